@@ -1,0 +1,1 @@
+"""Retrieval, zero-shot classification, pictures and reports for image-text models."""
