@@ -139,8 +139,8 @@ def _two_way_ranks(
         scores = (left[rows].double() @ right[columns].double().T).float()
         # Right candidates do not compete: they count as lower than the best right one.
         scores.masked_fill_(left_ids[rows, None] == right_ids[None, columns], -torch.inf)
-        lower_left[rows] += (scores < best_left[rows, None]).sum(1)
-        lower_right[columns] += (scores < best_right[None, columns]).sum(0)
+        lower_left[rows] += (scores < best_left[rows, None]).sum(1, dtype=torch.int32)
+        lower_right[columns] += (scores < best_right[None, columns]).sum(0, dtype=torch.int32)
     return (
         _ranks_from_lower(lower_left, len(right), _number_right(left_ids, right_ids)),
         _ranks_from_lower(lower_right, len(left), _number_right(right_ids, left_ids)),
