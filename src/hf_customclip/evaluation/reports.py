@@ -1,0 +1,133 @@
+"""Measured numbers as a terminal table and as the `model-index` data of a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+WAYS = {"i2t": "image to text", "t2i": "text to image"}
+_RETRIEVAL_COLUMNS = {
+    "recall@1": "R@1",
+    "recall@5": "R@5",
+    "recall@10": "R@10",
+    "median_rank": "median rank",
+    "mean_rank": "mean rank",
+}
+_CLASSIFICATION_NAMES = {
+    "accuracy": "Top-1 accuracy",
+    "top5_accuracy": "Top-5 accuracy",
+    "mean_per_class_recall": "Mean per-class recall",
+}
+
+
+def format_retrieval_table(
+    metrics: Mapping[str, float], chance: Mapping[str, float] | None = None, prefix: str = ""
+) -> str:
+    """`retrieval_metrics` as a table for the terminal, each direction above its chance values.
+
+    `prefix` is what the metric names start with beyond the library's own, such as `eval_`.
+    """
+    rows = [["", *_RETRIEVAL_COLUMNS.values()]]
+    for way, label in WAYS.items():
+        rows.append([label, *_retrieval_cells(metrics, f"{prefix}{way}_")])
+        if chance is not None:
+            rows.append(["  by chance", *_retrieval_cells(chance, f"{way}_")])
+    rsum = f"rsum {metrics[prefix + 'rsum']:.1f} of 600"
+    if chance is not None:
+        rsum += f" (by chance {chance['rsum']:.1f})"
+    return f"{_align(rows)}\n{rsum}"
+
+
+def format_classification_table(metrics: Mapping[str, float], num_labels: int) -> str:
+    """`ClassificationResult.metrics` as a table for the terminal, next to chance for `num_labels` labels."""
+    chance = {
+        "accuracy": 1 / num_labels,
+        "top5_accuracy": min(1, 5 / num_labels),
+        "mean_per_class_recall": 1 / num_labels,
+    }
+    rows = [["", "measured", "by chance"]]
+    rows += [
+        [name, f"{metrics[key]:.4f}", f"{chance[key]:.4f}"] for key, name in _CLASSIFICATION_NAMES.items()
+    ]
+    return _align(rows)
+
+
+def retrieval_eval_results(
+    metrics: Mapping[str, float],
+    *,
+    dataset_type: str,
+    dataset_name: str,
+    dataset_split: str | None = None,
+    prefix: str = "",
+) -> list[EvalResult]:
+    """What a model card's `model-index` needs: the recalls, median ranks and rsum of one data set.
+
+    Args:
+        metrics: from `retrieval_metrics` or the trainer.
+        dataset_type: the data set's Hub id, or a short name where it has none.
+        dataset_name: its name for readers.
+        dataset_split: the split that was evaluated.
+        prefix: what the names in `metrics` start with beyond the library's own, such as `eval_`.
+    """
+    named = {
+        f"{way}_{metric}": f"{label.capitalize()} {column}"
+        for metric, column in _RETRIEVAL_COLUMNS.items()
+        if metric != "mean_rank"
+        for way, label in WAYS.items()
+    } | {"rsum": "Sum of the six recalls (of 600)"}
+    values = {key: metrics[prefix + key] for key in named}
+    task = ("image-text-retrieval", "Image-text retrieval")
+    return _eval_results(task, values, named, dataset_type, dataset_name, dataset_split)
+
+
+def classification_eval_results(
+    metrics: Mapping[str, float], *, dataset_type: str, dataset_name: str, dataset_split: str | None = None
+) -> list[EvalResult]:
+    """What a model card's `model-index` needs for zero-shot classification of one data set."""
+    values = {key: metrics[key] for key in _CLASSIFICATION_NAMES}
+    task = ("zero-shot-image-classification", "Zero-shot image classification")
+    return _eval_results(task, values, _CLASSIFICATION_NAMES, dataset_type, dataset_name, dataset_split)
+
+
+def _eval_results(
+    task: tuple[str, str],
+    values: Mapping[str, float],
+    names: Mapping[str, str],
+    dataset_type: str,
+    dataset_name: str,
+    dataset_split: str | None,
+) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=task[0],
+            task_name=task[1],
+            dataset_type=dataset_type,
+            dataset_name=dataset_name,
+            dataset_split=dataset_split,
+            metric_type=key,
+            metric_name=names[key],
+            metric_value=round(value, 6),
+        )
+        for key, value in values.items()
+    ]
+
+
+def _retrieval_cells(metrics: Mapping[str, float], prefix: str) -> list[str]:
+    return [f"{metrics[prefix + key]:.{1 if key.endswith('rank') else 4}f}" for key in _RETRIEVAL_COLUMNS]
+
+
+def _align(rows: list[list[str]]) -> str:
+    """The first column to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
