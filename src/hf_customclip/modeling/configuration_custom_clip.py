@@ -1,0 +1,130 @@
+# Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
+"""Configurations: two towers joined by projection heads, and a torchvision net as a tower.
+
+This file travels with every checkpoint and runs on every supported transformers version, so it imports
+nothing but transformers and spells sub-configurations the way that 5.17 and 5.23 both read.
+"""
+
+import math
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PretrainedConfig
+
+PROJECTION_TYPES = ("mlp", "linear")
+TEXT_POOLINGS = ("cls", "mean", "pooler")
+VISION_POOLINGS = ("pooler", "cls", "mean")
+LOSS_TYPES = ("softmax", "sigmoid")
+
+
+class TorchvisionBackboneConfig(PretrainedConfig):
+    """A torchvision classification net without its classifier.
+
+    Args:
+        architecture: a name from `torchvision.models.list_models()`, such as "resnet34".
+        image_size: side of the square input in pixels.
+    """
+
+    model_type = "torchvision_backbone"
+
+    architecture: str = "resnet34"
+    num_channels: int = 3
+    image_size: int = 224
+
+
+class CustomClipConfig(PretrainedConfig):
+    """Two towers, their projection heads, the temperature and the loss.
+
+    Args:
+        vision_config, text_config: the towers' configurations, or dictionaries with a `model_type`.
+        projection_dim: width of the shared space.
+        projection_dropout: dropout inside the "mlp" head.
+        projection_type: "mlp" (two layers with a residual and a layer norm) or "linear".
+        text_pooling: "cls" (first position), "mean" (over the attention mask) or "pooler".
+        vision_pooling: "pooler" (the tower's own), "cls" or "mean" (over positions).
+        vision_embed_dim: width of the pooled image feature; measured on the tower when None.
+        logit_scale_init_value: log of the inverse temperature; 2.6592 = ln(1/0.07), CLIP's, and under the
+            sigmoid loss SigLIP's ln 10 instead. 0 with `learn_logit_scale=False` means no temperature at all.
+        logit_bias_init_value: the sigmoid loss's bias, SigLIP's -10; unused by the softmax loss.
+        learn_logit_scale: whether the temperature is trained; it is kept at or below ln 100.
+        loss_type: "softmax" (CLIP's) or "sigmoid" (SigLIP's).
+        freeze_vision, freeze_text: towers are inert: no gradient, eval mode.
+        vision_unfrozen_groups, text_unfrozen_groups: how many of a frozen tower's last layer groups train.
+        max_text_length: captions are cut at so many tokens.
+        vision_name, text_name: what the towers were loaded from, for the model card.
+
+    Raises:
+        ValueError: for a value that is not allowed, naming the allowed ones.
+    """
+
+    model_type = "custom_clip"
+    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig, "text_config": AutoConfig}
+
+    vision_config: Any = None
+    text_config: Any = None
+    projection_dim: int = 512
+    projection_dropout: float = 0.5
+    projection_type: str = "mlp"
+    text_pooling: str = "cls"
+    vision_pooling: str = "pooler"
+    vision_embed_dim: int | None = None
+    logit_scale_init_value: float = 2.6592
+    logit_bias_init_value: float = -10.0
+    learn_logit_scale: bool = True
+    loss_type: str = "softmax"
+    freeze_vision: bool = True
+    freeze_text: bool = True
+    vision_unfrozen_groups: int = 0
+    text_unfrozen_groups: int = 0
+    max_text_length: int = 32
+    vision_name: str | None = None
+    text_name: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.vision_config = _tower_config(self.vision_config, default="torchvision_backbone")
+        self.text_config = _tower_config(self.text_config, default="distilbert")
+        _check_choice("projection_type", self.projection_type, PROJECTION_TYPES)
+        _check_choice("text_pooling", self.text_pooling, TEXT_POOLINGS)
+        _check_choice("vision_pooling", self.vision_pooling, VISION_POOLINGS)
+        _check_choice("loss_type", self.loss_type, LOSS_TYPES)
+        for name in ("projection_dim", "max_text_length"):
+            _check_positive(name, getattr(self, name))
+        if not 0 <= self.projection_dropout < 1:
+            raise ValueError(f"projection_dropout must be in [0, 1), got {self.projection_dropout}")
+        if self.loss_type == "sigmoid" and self.logit_scale_init_value == CustomClipConfig.logit_scale_init_value:
+            self.logit_scale_init_value = math.log(10)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_vision_text_configs(
+        cls, vision_config: PretrainedConfig, text_config: PretrainedConfig, **kwargs: Any
+    ) -> "CustomClipConfig":
+        """Join two towers' configurations; `kwargs` are this class's own fields."""
+        return cls(vision_config=vision_config, text_config=text_config, **kwargs)
+
+
+def _tower_config(value: Any, default: str) -> Any:
+    if value is None:
+        value = {"model_type": default}
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    model_type = value.pop("model_type", default)
+    # Told by its name and built from this very file: with remote code the registered class may be another copy.
+    if model_type == TorchvisionBackboneConfig.model_type:
+        return TorchvisionBackboneConfig(**value)
+    return AutoConfig.for_model(model_type, **value)
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+AutoConfig.register(TorchvisionBackboneConfig.model_type, TorchvisionBackboneConfig, exist_ok=True)
+
+__all__ = ["CustomClipConfig", "TorchvisionBackboneConfig"]

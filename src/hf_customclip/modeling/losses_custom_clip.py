@@ -1,0 +1,85 @@
+# Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
+"""Contrastive losses of one block: this process's images and texts against everybody's.
+
+Row i of `image_embeds` and row i of `text_embeds` are a pair. `all_*` hold the rows of every process, in
+which this process's begin at `offset`; left out, they are the rows themselves. `image_ids` tell captions
+of one image apart from negatives: such twins count neither as right nor as wrong.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def softmax_contrastive_loss(
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    logit_scale: torch.Tensor,
+    image_ids: torch.Tensor | None = None,
+    *,
+    all_image_embeds: torch.Tensor | None = None,
+    all_text_embeds: torch.Tensor | None = None,
+    all_image_ids: torch.Tensor | None = None,
+    offset: int = 0,
+) -> torch.Tensor:
+    """Symmetric cross-entropy, mean over this process's pairs (CLIP: Radford et al. 2021, figure 3).
+
+    Args:
+        image_embeds, text_embeds: (batch, dim), L2-normalised.
+        logit_scale: the inverse temperature itself, not its logarithm.
+        image_ids: (batch,) integers; equal ones mark captions of one image.
+    """
+    all_images = image_embeds if all_image_embeds is None else all_image_embeds
+    all_texts = text_embeds if all_text_embeds is None else all_text_embeds
+    twins = _twins(image_ids, all_image_ids, offset)
+    image_loss = _cross_entropy(image_embeds, all_texts, logit_scale, twins, offset)
+    text_loss = _cross_entropy(text_embeds, all_images, logit_scale, twins, offset)
+    return (image_loss + text_loss) / 2
+
+
+def sigmoid_contrastive_loss(
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    logit_scale: torch.Tensor,
+    logit_bias: torch.Tensor,
+    image_ids: torch.Tensor | None = None,
+    *,
+    all_text_embeds: torch.Tensor | None = None,
+    all_image_ids: torch.Tensor | None = None,
+    offset: int = 0,
+) -> torch.Tensor:
+    """Every image-text pair judged by itself, summed, over this process's images (SigLIP: Zhai et al. 2023)."""
+    all_texts = text_embeds if all_text_embeds is None else all_text_embeds
+    logits = _similarity(image_embeds, all_texts) * logit_scale + logit_bias
+    signs = -torch.ones_like(logits)
+    signs.diagonal(offset).fill_(1)
+    losses = -F.logsigmoid(signs * logits)
+    twins = _twins(image_ids, all_image_ids, offset)
+    if twins is not None:
+        losses = losses.masked_fill(twins, 0)
+    return losses.sum() / len(image_embeds)
+
+
+def _cross_entropy(
+    queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor, twins: torch.Tensor | None, offset: int
+) -> torch.Tensor:
+    logits = _similarity(queries, keys) * scale
+    if twins is not None:
+        logits = logits.masked_fill(twins, -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(queries), device=logits.device) + offset)
+
+
+def _similarity(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    # In float32 whatever autocast says: bf16 keeps 8 bits, and logits reach 100.
+    with torch.autocast(queries.device.type, enabled=False):
+        return queries.float() @ keys.float().T
+
+
+def _twins(
+    image_ids: torch.Tensor | None, all_image_ids: torch.Tensor | None, offset: int
+) -> torch.Tensor | None:
+    """True where a row and a column show one image but are not each other's pair."""
+    if image_ids is None:
+        return None
+    twins = image_ids[:, None] == (image_ids if all_image_ids is None else all_image_ids)[None]
+    twins.diagonal(offset).fill_(False)
+    return twins

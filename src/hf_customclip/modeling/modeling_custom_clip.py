@@ -1,0 +1,363 @@
+# Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
+"""CustomClipModel: any image tower and any text tower, joined by projection heads in one space."""
+
+import difflib
+import inspect
+import math
+import os
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput, logging
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_custom_clip import CustomClipConfig
+from .freezing_custom_clip import FreezingMixin, is_trained
+from .heads_custom_clip import build_projection
+from .losses_custom_clip import sigmoid_contrastive_loss, softmax_contrastive_loss
+from .towers_custom_clip import (
+    build_tower,
+    image_feature_width,
+    image_input_shape,
+    load_text_tower,
+    load_vision_tower,
+    max_text_positions,
+    pooled_output,
+)
+
+logger = logging.get_logger(__name__)
+
+MAX_LOGIT_SCALE = math.log(100)  # Radford et al. 2021, section 2.5
+
+
+@dataclass
+class CustomClipOutput(ModelOutput):
+    """What a forward pass gives.
+
+    Args:
+        loss: scalar, when `return_loss=True`.
+        logits_per_image: (images, texts), cosine times the inverse temperature (plus the sigmoid loss's bias).
+        logits_per_text: its transpose.
+        text_embeds, image_embeds: (count, projection_dim), float32, L2-normalised.
+        logit_scale: scalar, the inverse temperature.
+        text_model_output, vision_model_output: the towers' own outputs, where the towers ran.
+    """
+
+    loss: torch.Tensor | None = None
+    logits_per_image: torch.Tensor | None = None
+    logits_per_text: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    logit_scale: torch.Tensor | None = None
+    text_model_output: BaseModelOutputWithPooling | None = None
+    vision_model_output: BaseModelOutputWithPooling | None = None
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The values that are there; the towers' outputs as tuples too."""
+        return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
+
+
+class CustomClipModel(FreezingMixin, PreTrainedModel):
+    """A dual encoder on two towers of the user's choice; frozen towers cost no graph and never move."""
+
+    config_class = CustomClipConfig
+    base_model_prefix = "custom_clip"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    # The loss is a mean over the batch: Trainer must scale it for accumulation itself.
+    accepts_loss_kwargs = False
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(
+        self,
+        config: CustomClipConfig,
+        vision_model: PreTrainedModel | None = None,
+        text_model: PreTrainedModel | None = None,
+    ) -> None:
+        super().__init__(config)
+        self.vision_model = vision_model if vision_model is not None else build_tower(config.vision_config)
+        self.text_model = text_model if text_model is not None else build_tower(config.text_config)
+        # One configuration object each, so that a change reaches the tower and the checkpoint.
+        config.vision_config._attn_implementation = self.vision_model.config._attn_implementation
+        config.text_config._attn_implementation = self.text_model.config._attn_implementation
+        self.vision_model.config = config.vision_config
+        self.text_model.config = config.text_config
+
+        if config.vision_embed_dim is None:
+            config.vision_embed_dim = image_feature_width(config.vision_config, config.vision_pooling)
+        kind, dim, dropout = config.projection_type, config.projection_dim, config.projection_dropout
+        self.visual_projection = build_projection(kind, config.vision_embed_dim, dim, dropout)
+        self.text_projection = build_projection(kind, config.text_config.hidden_size, dim, dropout)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        if config.loss_type == "sigmoid":
+            self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
+
+        self.max_text_positions = max_text_positions(self.text_model)
+        self._text_inputs = frozenset(inspect.signature(self.text_model.forward).parameters)
+        self.post_init()
+        self.apply_freeze()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Heads as torch initialises linear layers, the tutorial's way; norms and the temperature by value."""
+        if isinstance(module, nn.Linear):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+        elif module is self:
+            init.constant_(self.logit_scale, self.config.logit_scale_init_value)
+            if self.config.loss_type == "sigmoid":
+                init.constant_(self.logit_bias, self.config.logit_bias_init_value)
+        else:
+            super()._init_weights(module)
+
+    # ---- Embeddings ----
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """Pixels (batch, channels, height, width) to the tower's output, whose `pooler_output` is the
+        projected embedding (batch, projection_dim), not normalised."""
+        outputs = self._run_vision_tower(pixel_values, **kwargs)
+        outputs.pooler_output = self.visual_projection(self._pool(outputs, "vision"))
+        return outputs
+
+    @can_return_tuple
+    def get_text_features(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Tokens (batch, length) to the tower's output, whose `pooler_output` is the projected embedding
+        (batch, projection_dim), not normalised."""
+        outputs = self._run_text_tower(input_ids, attention_mask, **kwargs)
+        pooled = self.text_projection(self._pool(outputs, "text", attention_mask))
+        if "pooler_output" in {field.name for field in fields(outputs)}:
+            outputs.pooler_output = pooled
+            return outputs
+        return BaseModelOutputWithPooling(**{**outputs, "pooler_output": pooled})  # DistilBERT's has no such field
+
+    def pool_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The image tower's pooled output (batch, vision_embed_dim): what `image_features` expects."""
+        return self._pool(self._run_vision_tower(pixel_values), "vision")
+
+    def pool_text(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """The text tower's pooled output (batch, hidden_size): what `text_features` expects."""
+        return self._pool(self._run_text_tower(input_ids, attention_mask, **kwargs), "text", attention_mask)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+        image_ids: torch.Tensor | None = None,
+        return_loss: bool | None = None,
+        position_ids: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs: Any,
+    ) -> CustomClipOutput:
+        """Embed images and texts and compare each with each.
+
+        Args:
+            input_ids, attention_mask: (texts, length); or instead
+            text_features: (texts, text width), the text tower's pooled output (`pool_text`).
+            pixel_values: (images, channels, height, width); or instead
+            image_features: (images, vision_embed_dim), the image tower's pooled output (`pool_image`).
+            image_ids: (images,) integers; pairs with equal ids are never each other's negatives.
+            return_loss: also compute the loss; image i and text i are then a pair.
+
+        Raises:
+            ValueError: nothing to embed, a wrong shape, too long a text, or unequal counts under `return_loss`.
+        """
+        options = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        vision_outputs = text_outputs = None
+        if pixel_values is not None and image_features is None:
+            vision_outputs = self._run_vision_tower(pixel_values, **options, **kwargs)
+            image_features = self._pool(vision_outputs, "vision")
+        if input_ids is not None and text_features is None:
+            text_outputs = self._run_text_tower(
+                input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **options, **kwargs
+            )
+            text_features = self._pool(text_outputs, "text", attention_mask)
+        if image_features is None and text_features is None:
+            raise ValueError("nothing to embed: give pixel_values or image_features, input_ids or text_features")
+
+        image_embeds = self._embed(image_features, self.visual_projection, "image_features")
+        text_embeds = self._embed(text_features, self.text_projection, "text_features")
+        scale = self.inverse_temperature()
+        logits = None
+        if image_embeds is not None and text_embeds is not None:
+            logits = image_embeds @ text_embeds.T * scale + (self.logit_bias if self.config.loss_type == "sigmoid" else 0)
+        return CustomClipOutput(
+            loss=self.contrastive_loss(image_embeds, text_embeds, scale, image_ids) if return_loss else None,
+            logits_per_image=logits,
+            logits_per_text=None if logits is None else logits.T,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            logit_scale=scale,
+            text_model_output=text_outputs,
+            vision_model_output=vision_outputs,
+        )
+
+    def inverse_temperature(self) -> torch.Tensor:
+        """exp(logit_scale), at most 100; in training the parameter itself is held there, or it would never return."""
+        if self.training and self.logit_scale.requires_grad:
+            with torch.no_grad():
+                self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        return self.logit_scale.float().clamp(max=MAX_LOGIT_SCALE).exp()
+
+    def contrastive_loss(
+        self,
+        image_embeds: torch.Tensor | None,
+        text_embeds: torch.Tensor | None,
+        scale: torch.Tensor,
+        image_ids: torch.Tensor | None = None,
+        **gathered: Any,
+    ) -> torch.Tensor:
+        """The loss that `config.loss_type` names; `gathered` holds other processes' rows (see the losses)."""
+        if image_embeds is None or text_embeds is None:
+            raise ValueError("return_loss=True needs both images and texts")
+        if len(image_embeds) != len(text_embeds):
+            raise ValueError(
+                f"return_loss=True needs image i and text i to be a pair, got {len(image_embeds)} images "
+                f"and {len(text_embeds)} texts"
+            )
+        if image_ids is not None and len(image_ids) != len(image_embeds):
+            raise ValueError(f"got {len(image_ids)} image_ids for {len(image_embeds)} images")
+        if self.config.loss_type == "sigmoid":
+            gathered.pop("all_image_embeds", None)
+            return sigmoid_contrastive_loss(image_embeds, text_embeds, scale, self.logit_bias, image_ids, **gathered)
+        return softmax_contrastive_loss(image_embeds, text_embeds, scale, image_ids, **gathered)
+
+    # ---- Parts ----
+
+    def _run_vision_tower(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+        channels = image_input_shape(self.config.vision_config)[0]
+        if pixel_values.dim() != 4 or pixel_values.shape[1] != channels:
+            raise ValueError(
+                f"pixel_values must have the shape (batch, {channels}, height, width), got {tuple(pixel_values.shape)}"
+            )
+        return self._run(self.vision_model, pixel_values=pixel_values, **kwargs)
+
+    def _run_text_tower(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any) -> Any:
+        if input_ids.dim() != 2:
+            raise ValueError(f"input_ids must have the shape (batch, length), got {tuple(input_ids.shape)}")
+        length = input_ids.shape[1]
+        if self.max_text_positions is not None and length > self.max_text_positions:
+            raise ValueError(
+                f"a text has {length} tokens, and the text tower takes at most {self.max_text_positions}: "
+                f"shorten it, or tokenize with truncation=True, max_length={self.config.max_text_length}"
+            )
+        # A BERT tokenizer sends token_type_ids, which DistilBERT does not take.
+        kwargs = {k: v for k, v in kwargs.items() if k in self._text_inputs or k.startswith("output_")}
+        return self._run(self.text_model, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+    def _run(self, tower: nn.Module, **inputs: Any) -> Any:
+        inputs = {name: value for name, value in inputs.items() if value is not None}
+        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained(tower)):
+            return tower(**inputs, return_dict=True)
+
+    def _pool(self, outputs: Any, tower: str, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        pooling = getattr(self.config, f"{tower}_pooling")
+        return pooled_output(outputs, pooling, attention_mask, getattr(self, f"{tower}_model"))
+
+    def _embed(self, features: torch.Tensor | None, projection: nn.Module, name: str) -> torch.Tensor | None:
+        if features is None:
+            return None
+        weight = next(projection.parameters())
+        width = weight.shape[1]
+        if features.dim() != 2 or features.shape[1] != width:
+            raise ValueError(f"{name} must have the shape (batch, {width}), got {tuple(features.shape)}")
+        # In float32: in half precision F.normalize's eps rounds to 0, and a zero vector gives NaN.
+        return F.normalize(projection(features.to(weight.dtype)).float(), dim=-1)
+
+    # ---- Making, loading, saving ----
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls,
+        vision: str | os.PathLike[str],
+        text: str | os.PathLike[str],
+        *,
+        vision_weights: str | None = "DEFAULT",
+        text_weights: str | None = "DEFAULT",
+        vision_kwargs: dict[str, Any] | None = None,
+        text_kwargs: dict[str, Any] | None = None,
+        **config: Any,
+    ) -> "CustomClipModel":
+        """Two pretrained towers and new heads.
+
+        Args:
+            vision: a torchvision name ("resnet34"), a folder or a Hub id that AutoModel can load.
+            text: a folder or a Hub id of a text encoder that AutoModel can load.
+            vision_weights, text_weights: None for random weights of the same shape; for torchvision also
+                the name of a weight set.
+            vision_kwargs, text_kwargs: for the towers' `from_pretrained` (revision, token, dtype, …).
+            config: fields of `CustomClipConfig`.
+
+        Raises:
+            ValueError: an unknown tower or field, with near matches.
+        """
+        _check_fields(config)
+        vision_model = load_vision_tower(vision, vision_weights, **(vision_kwargs or {}))
+        text_model = load_text_tower(text, text_weights, **(text_kwargs or {}))
+        _check_poolers(vision_model, text_model, config)
+        joined = CustomClipConfig.from_vision_text_configs(
+            vision_model.config, text_model.config, vision_name=str(vision), text_name=str(text), **config
+        )
+        return cls(joined, vision_model=vision_model, text_model=text_model)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`; what was frozen is frozen again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.apply_freeze()
+        return loaded
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """As `PreTrainedModel.save_pretrained`; the code files and every Auto class's entry come along."""
+        own, configuration = (cls.__module__.split(".")[-1] for cls in (type(self), type(self.config)))
+        self.config.auto_map = {
+            "AutoConfig": f"{configuration}.{type(self.config).__name__}",
+            "AutoModel": f"{own}.{type(self).__name__}",
+            "AutoModelForZeroShotImageClassification": f"{own}.{type(self).__name__}",
+        }
+        return super().save_pretrained(save_directory, **kwargs)
+
+
+def _check_fields(given: dict[str, Any]) -> None:
+    known = [field.name for field in fields(CustomClipConfig) if field.name not in ("vision_config", "text_config")]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            raise ValueError(f"CustomClipConfig has no field {name!r}; near matches: {', '.join(near) or 'none'}")
+
+
+def _check_poolers(vision_model: Any, text_model: Any, config: dict[str, Any]) -> None:
+    """A pooler that the checkpoint does not hold is random: never take it silently."""
+    missing = {
+        tower: any(key.startswith("pooler.") for key in getattr(model, "missing_keys", ()))
+        for tower, model in (("vision", vision_model), ("text", text_model))
+    }
+    if missing["vision"] and "vision_pooling" not in config:
+        logger.warning("The image tower's checkpoint holds no pooler: taking vision_pooling='cls'.")
+        config["vision_pooling"] = "cls"
+    if missing["text"] and config.get("text_pooling") == "pooler":
+        raise ValueError("the text tower's checkpoint holds no pooler: choose text_pooling='cls' or 'mean'")
+
+
+CustomClipConfig.register_for_auto_class("AutoConfig")
+CustomClipModel.register_for_auto_class("AutoModel")
+
+__all__ = ["CustomClipModel", "CustomClipOutput"]

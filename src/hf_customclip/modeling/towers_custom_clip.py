@@ -1,0 +1,168 @@
+# Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
+"""Towers: how any pretrained encoder is built, loaded, pooled and taken apart into layer groups."""
+
+import difflib
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision import models
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
+
+from .configuration_custom_clip import TorchvisionBackboneConfig
+from .modeling_torchvision_backbone import TorchvisionBackboneModel
+
+
+def build_tower(config: Any) -> PreTrainedModel:
+    """A tower with random weights from its configuration."""
+    # By name, not by class: with remote code the registered class may be another copy of this file's.
+    if config.model_type == TorchvisionBackboneConfig.model_type:
+        return TorchvisionBackboneModel(config)
+    return _auto_class(config).from_config(config)
+
+
+def load_vision_tower(name: str | os.PathLike[str], weights: str | None = "DEFAULT", **kwargs: Any) -> PreTrainedModel:
+    """A torchvision net by its name, else whatever AutoModel loads from a folder or the Hub.
+
+    Args:
+        weights: "DEFAULT" or one of torchvision's weight names; None for random weights of the same shape.
+        kwargs: passed to AutoModel (revision, token, trust_remote_code, …).
+
+    Raises:
+        ValueError: the name is neither; near torchvision names are listed.
+    """
+    if str(name) in models.list_models(module=models):
+        return TorchvisionBackboneModel.from_torchvision(str(name), weights)
+    return _load_tower(name, "vision", weights, **kwargs)
+
+
+def load_text_tower(name: str | os.PathLike[str], weights: str | None = "DEFAULT", **kwargs: Any) -> PreTrainedModel:
+    """The encoder that AutoModel loads from a folder or the Hub; for None, its shape with random weights."""
+    return _load_tower(name, "text", weights, **kwargs)
+
+
+def _load_tower(name: str | os.PathLike[str], kind: str, weights: str | None, **kwargs: Any) -> PreTrainedModel:
+    if weights not in ("DEFAULT", None):
+        raise ValueError(f"{kind}_weights={weights!r} names torchvision weights, but {str(name)!r} is no torchvision net")
+    config = tower_config(name, kind, **kwargs)
+    if weights is None:
+        return _auto_class(config).from_config(config)
+    tower, info = _auto_class(config).from_pretrained(name, config=config, output_loading_info=True, **kwargs)
+    tower.missing_keys = sorted(info["missing_keys"])
+    return tower
+
+
+def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
+    """The configuration of the encoder at `name`; of a dual encoder such as CLIP, its `kind` half."""
+    try:
+        config = AutoConfig.from_pretrained(name, **kwargs)
+    except (OSError, ValueError) as error:
+        known = models.list_models(module=models) if kind == "vision" else []
+        near = difflib.get_close_matches(str(name), known, n=5, cutoff=0.6)
+        torchvision = "a torchvision name, " if kind == "vision" else ""
+        hint = f" Near torchvision names: {', '.join(near)}." if near else ""
+        raise ValueError(
+            f"No {kind} tower {str(name)!r}: it must be {torchvision}a folder or a Hub id that transformers' "
+            f"AutoModel can load.{hint} ({str(error).splitlines()[0]})"
+        ) from error
+    return getattr(config, f"{kind}_config", config)
+
+
+def _auto_class(config: Any) -> Any:
+    # Of an encoder-decoder such as T5 only the encoder is wanted.
+    return AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
+
+
+def pooled_output(outputs: Any, pooling: str, attention_mask: torch.Tensor | None, tower: nn.Module) -> torch.Tensor:
+    """One vector for each input: (batch, width).
+
+    Args:
+        pooling: "pooler" (the tower's own `pooler_output`), "cls" (first position of the last layer) or
+            "mean" (over positions, those of the attention mask where there is one).
+
+    Raises:
+        ValueError: the tower does not give what the pooling needs.
+    """
+    hidden = outputs.last_hidden_state
+    if pooling == "pooler":
+        pooled = getattr(outputs, "pooler_output", None)
+        if pooled is None:
+            raise ValueError(f"{type(tower).__name__} gives no pooler_output; choose the pooling 'cls' or 'mean'")
+        return pooled.flatten(1)
+    if pooling == "cls":
+        if hidden.dim() != 3:
+            raise ValueError(
+                f"{type(tower).__name__} gives a feature map of shape {tuple(hidden.shape)} without a first "
+                "position; choose the pooling 'pooler' or 'mean'"
+            )
+        return hidden[:, 0]
+    if hidden.dim() == 4:
+        return hidden.mean((2, 3))
+    if attention_mask is None:
+        return hidden.mean(1)
+    mask = attention_mask[..., None].to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
+@torch.no_grad()
+def image_feature_width(config: Any, pooling: str) -> int:
+    """Width of the pooled image feature, measured by a pass without data: configurations disagree on its name."""
+    with torch.device("meta"):
+        tower = build_tower(config).eval()
+        channels, height, width = image_input_shape(config)
+        outputs = tower(pixel_values=torch.zeros(1, channels, height, width, dtype=tower.dtype))
+    return pooled_output(outputs, pooling, None, tower).shape[-1]
+
+
+def image_input_shape(config: Any) -> tuple[int, int, int]:
+    """(channels, height, width) that the image tower was made for."""
+    pretrained = getattr(config, "pretrained_cfg", None)  # timm's
+    if isinstance(pretrained, dict) and "input_size" in pretrained:
+        return tuple(pretrained["input_size"])
+    size = getattr(config, "image_size", None) or 224
+    height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+    return getattr(config, "num_channels", 3), height, width
+
+
+def max_text_positions(tower: nn.Module) -> int | None:
+    """How many tokens the text tower takes; None where its positions are relative."""
+    for name, module in tower.named_modules():
+        if name.split(".")[-1] in ("position_embeddings", "position_embedding") and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin begin to count after the padding index.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def layer_groups(tower: nn.Module) -> list[list[nn.Module]]:
+    """The tower's modules in order, cut into groups: what comes before the first layer, then layer after layer.
+
+    A layer is a child of the tower's one outermost list of layers (a transformer's blocks, a ConvNeXt's
+    stages), or such a list where there are several (a ResNet's four stages). What follows a layer, such as
+    a last norm or a pooler, belongs to it. Each module stands for its own parameters, not its children's.
+    """
+    lists = _outermost_lists(tower)
+    if len(lists) == 1:
+        (name, only), = lists
+        starts = [f"{name}.{child}" for child, module in only.named_children() if _has_parameters(module)]
+    else:
+        starts = [name for name, _ in lists]
+    groups: list[list[nn.Module]] = [[]]
+    for name, module in tower.named_modules():
+        if name in starts:
+            groups.append([])
+        groups[-1].append(module)
+    return groups
+
+
+def _outermost_lists(tower: nn.Module) -> list[tuple[str, nn.Module]]:
+    lists: list[tuple[str, nn.Module]] = []
+    for name, module in tower.named_modules():
+        nested = any(name.startswith(outer + ".") for outer, _ in lists)
+        if isinstance(module, (nn.ModuleList, nn.Sequential)) and name and not nested and _has_parameters(module):
+            lists.append((name, module))
+    return lists
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
