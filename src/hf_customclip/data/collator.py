@@ -1,0 +1,47 @@
+"""From examples to the tensors that the model takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+
+class ContrastiveCollator:
+    """Stacks examples of `PairDataset` or `RetrievalDataset` into model inputs.
+
+    Gives `pixel_values` or `image_features`, `input_ids` and `attention_mask` or `text_features`, and
+    `image_ids`; for examples with several captions also `text_image_ids`, the image of each text.
+    """
+
+    def __init__(self, processor: ProcessorMixin | None, max_text_length: int) -> None:
+        self.processor, self.max_text_length = processor, max_text_length
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        image_ids = torch.tensor([example["image_id"] for example in examples])
+        batch = {"image_ids": image_ids, **self._images(examples), **self._texts(examples)}
+        counts = [len(e["captions"] if "captions" in e else e["text_features"]) for e in examples]
+        if any(count != 1 for count in counts):
+            batch["text_image_ids"] = image_ids.repeat_interleave(torch.tensor(counts))
+        return batch
+
+    def _images(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if "image_features" in examples[0]:
+            return {"image_features": torch.stack([example["image_features"] for example in examples])}
+        images = [example["image"] for example in examples]
+        return {"pixel_values": self._processor()(images=images, return_tensors="pt")["pixel_values"]}
+
+    def _texts(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if "text_features" in examples[0]:
+            return {"text_features": torch.cat([example["text_features"] for example in examples])}
+        texts = [caption for example in examples for caption in example["captions"]]
+        tokens = self._processor()(
+            text=texts, padding=True, truncation=True, max_length=self.max_text_length, return_tensors="pt"
+        )
+        return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+
+    def _processor(self) -> Any:
+        if self.processor is None:
+            raise ValueError("pictures and captions need a processor: pass processing_class=CustomClipProcessor(…)")
+        return self.processor

@@ -1,0 +1,122 @@
+"""Image-caption pairs and images with all their captions, read row by row from a `datasets.Dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset, Image
+
+from .images import decode_image, to_rgb
+
+COLUMNS = ("image", "captions", "image_id")
+
+
+class CaptionTable:
+    """Where each image's captions stand in the list of all captions, without holding their texts.
+
+    Attributes:
+        first: (rows + 1,) the caption number at which each row's begin.
+        image_ids: (rows,) a small integer for each distinct `image_id`.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        missing = [name for name in COLUMNS if name not in dataset.column_names]
+        if missing:
+            raise ValueError(
+                f"The dataset lacks the column(s) {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
+                "hf_customclip.data.load_image_text_dataset makes one with image, captions and image_id."
+            )
+        counts = [
+            pc.list_value_length(batch["captions"]).to_numpy(zero_copy_only=False)
+            for batch in dataset.select_columns(["captions"]).with_format("arrow").iter(10_000)
+        ]
+        counts_of_rows = np.concatenate([np.zeros(0, dtype=np.int64), *counts])
+        self.first = np.concatenate([[0], np.cumsum(np.nan_to_num(counts_of_rows))]).astype(np.int64)
+        ids = np.asarray(dataset.with_format(None)["image_id"][:])
+        self.image_ids = np.unique(ids, return_inverse=True)[1].reshape(-1)
+
+    def __len__(self) -> int:
+        return int(self.first[-1])
+
+    def rows_of(self, captions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The row to which each caption number belongs."""
+        return np.searchsorted(self.first, captions, side="right") - 1
+
+    def captions_of(self, row: int) -> range:
+        """The caption numbers of a row."""
+        return range(int(self.first[row]), int(self.first[row + 1]))
+
+    def captions_of_images(self) -> list[list[int]]:
+        """The caption numbers of each distinct image, in the dataset's order."""
+        images: dict[int, list[int]] = {}
+        for row, image in enumerate(self.image_ids.tolist()):
+            images.setdefault(image, []).extend(self.captions_of(row))
+        return list(images.values())
+
+
+class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
+    """What pairs and retrieval items share: reading rows, or kept features in place of a tower's input.
+
+    Args:
+        image_features: (rows, width), the image tower's pooled output, instead of pictures.
+        text_features: (captions, width), the text tower's, instead of captions.
+        image_transform: from RGB picture to RGB picture, such as an augmentation.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        image_features: torch.Tensor | None = None,
+        text_features: torch.Tensor | None = None,
+        image_transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self.table = CaptionTable(dataset)
+        columns = [] if image_features is not None else ["image"]
+        columns += [] if text_features is not None else ["captions"]
+        # Undecoded, so that a picture which cannot be read is named.
+        rows = dataset.with_format(None).select_columns(columns)
+        self.rows = rows.cast_column("image", Image(decode=False)) if "image" in columns else rows
+        self.image_features, self.text_features = image_features, text_features
+        self.image_transform = image_transform
+
+    def _example(self, row: int, captions: Sequence[int]) -> dict[str, Any]:
+        example: dict[str, Any] = {"image_id": int(self.table.image_ids[row])}
+        values = self.rows[int(row)] if self.rows.column_names else {}
+        if self.image_features is not None:
+            example["image_features"] = self.image_features[row]
+        else:
+            picture = to_rgb(decode_image(values["image"]))
+            example["image"] = self.image_transform(picture) if self.image_transform else picture
+        if self.text_features is not None:
+            example["text_features"] = self.text_features[captions[0] : captions[-1] + 1]
+        else:
+            begin = self.table.first[row]
+            example["captions"] = [values["captions"][caption - begin] for caption in captions]
+        return example
+
+
+class PairDataset(_Rows):
+    """One example for every caption: the caption, its image and a number that tells images apart."""
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, caption: int) -> dict[str, Any]:
+        return self._example(int(self.table.rows_of([caption])[0]), [int(caption)])
+
+
+class RetrievalDataset(_Rows):
+    """One example for every row: the image with all its captions."""
+
+    def __len__(self) -> int:
+        return len(self.table.first) - 1
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        captions = self.table.captions_of(row)
+        if not captions:
+            raise ValueError(f"Row {row} of the dataset has no caption; leave such rows out.")
+        return self._example(row, captions)

@@ -1,0 +1,93 @@
+"""Batches in which no image stands twice, so that no caption is its own image's negative."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+
+class TwinFreeBatchSampler(torch.utils.data.Sampler[list[int]]):
+    """Shows each chosen caption once an epoch, in batches of nearly equal size that hold no image twice.
+
+    The batch over all processes is twin-free, and each process gets its share of every one of them. An epoch
+    has as many batches as pairs fill, but at least as many as one image has captions.
+
+    Args:
+        captions_of_images: for every image the numbers of its captions.
+        batch_size: pairs in a batch of one process, at most.
+        captions_per_image: how many captions of an image an epoch shows; None for all.
+        caption_sampling: "first" ones always the same, or "random" ones anew each epoch.
+        drop_last: batches of exactly `batch_size`; a random rest of the pairs is left out of each epoch.
+        seed: with the epoch's number it fixes the order.
+        process_index, num_processes: whose share this is.
+
+    Raises:
+        ValueError: a number below 1, or no pairs to fill a batch with on every process.
+    """
+
+    def __init__(
+        self,
+        captions_of_images: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        captions_per_image: int | None = None,
+        caption_sampling: str = "first",
+        drop_last: bool = False,
+        seed: int = 0,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        if batch_size < 1 or (captions_per_image is not None and captions_per_image < 1):
+            raise ValueError(f"batch_size={batch_size}, captions_per_image={captions_per_image}: at least 1 is needed")
+        self.captions_of_images = [np.asarray(captions) for captions in captions_of_images if len(captions)]
+        self.batch_size, self.captions_per_image, self.caption_sampling = batch_size, captions_per_image, caption_sampling
+        self.drop_last, self.seed, self.epoch = drop_last, seed, 0
+        self.process_index, self.num_processes = process_index, num_processes
+
+        chosen = [self._count(captions) for captions in self.captions_of_images]
+        total, whole = sum(chosen), batch_size * num_processes
+        if total < num_processes:
+            raise ValueError(f"{total} image-caption pairs are too few for {num_processes} process(es)")
+        self.num_batches = max(total // whole if drop_last else math.ceil(total / whole), max(chosen))
+        self.num_pairs = min(total, self.num_batches * whole)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is iterated next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        for batch in self._batches(generator):
+            share = batch[self.process_index :: self.num_processes]
+            yield share[: self.batch_size] if self.drop_last else share
+
+    def _count(self, captions: np.ndarray) -> int:
+        return len(captions) if self.captions_per_image is None else min(len(captions), self.captions_per_image)
+
+    def _batches(self, generator: np.random.Generator) -> list[list[int]]:
+        """Deal every image's captions to different batches, always to the emptiest ones."""
+        batches: list[list[int]] = [[] for _ in range(self.num_batches)]
+        emptiest: list[int] = []  # batches that this round of dealing has not reached yet, in random order
+        for image in generator.permutation(len(self.captions_of_images)):
+            dealt: set[int] = set()
+            for caption in self._chosen(self.captions_of_images[image], generator):
+                free = next((place for place, batch in enumerate(emptiest) if batch not in dealt), None)
+                if free is None:
+                    emptiest += generator.permutation(self.num_batches).tolist()
+                    free = next(place for place, batch in enumerate(emptiest) if batch not in dealt)
+                batch = emptiest.pop(free)
+                dealt.add(batch)
+                batches[batch].append(int(caption))
+        return batches
+
+    def _chosen(self, captions: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        count = self._count(captions)
+        if self.caption_sampling == "random":
+            return generator.choice(captions, count, replace=False)
+        return generator.permutation(captions[:count])

@@ -1,0 +1,1 @@
+"""Training: transformers' Trainer with contrastive batches, losses and metrics."""

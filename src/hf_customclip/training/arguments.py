@@ -1,0 +1,55 @@
+"""Training arguments: transformers' own, with this recipe's defaults and what contrastive training adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+CAPTION_SAMPLINGS = ("first", "random")
+FEATURE_CACHES = ("auto", "always", "never")
+
+
+@dataclass
+class CustomClipTrainingArguments(TrainingArguments):
+    """`TrainingArguments` whose defaults are the recipe (batch 128, 3 epochs, 1e-3), with a few fields more.
+
+    Raises:
+        ValueError: a value that is not allowed, naming the allowed ones.
+    """
+
+    per_device_train_batch_size: int = field(default=128, metadata={"help": "Image-caption pairs a process and step."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Images a process and evaluation step."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "How often each chosen caption is shown."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two logged losses."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "The batches hold only what is used."})
+    captions_per_image: int | None = field(
+        default=2, metadata={"help": "Captions of each image that an epoch shows; null for all."}
+    )
+    caption_sampling: str = field(
+        default="first", metadata={"help": "'first' captions each epoch, or 'random' ones anew each epoch."}
+    )
+    gather_negatives: bool = field(
+        default=True, metadata={"help": "Compare with the pairs of all processes, not only one's own."}
+    )
+    feature_cache: str = field(
+        default="auto",
+        metadata={
+            "help": "Run frozen towers once and keep their outputs: 'auto' where that changes nothing, "
+            "'always' (an error where it would), 'never'."
+        },
+    )
+    feature_cache_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the kept features; by default in the user's cache folder."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice("caption_sampling", self.caption_sampling, CAPTION_SAMPLINGS)
+        _check_choice("feature_cache", self.feature_cache, FEATURE_CACHES)
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")

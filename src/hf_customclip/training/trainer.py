@@ -1,0 +1,221 @@
+"""CustomClipTrainer: transformers' Trainer for image-caption pairs."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.data_loader import prepare_data_loader
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalLoopOutput, seed_worker
+
+from ..data.collator import ContrastiveCollator
+from ..data.pairs import PairDataset, RetrievalDataset
+from ..data.sampler import TwinFreeBatchSampler
+from ..evaluation.retrieval import retrieval_metrics
+from ..losses import gather_rows, row_counts
+from .arguments import CustomClipTrainingArguments
+
+
+class CustomClipTrainer(Trainer):
+    """`Trainer` on datasets with the columns `image`, `captions` and `image_id`.
+
+    Batches hold no image twice, the loss compares with every process's pairs, `evaluate()` reports retrieval
+    recalls (`eval_t2i_recall@1`, …, `eval_rsum`), and checkpoints hold the processor and the code files.
+    """
+
+    args: CustomClipTrainingArguments
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: CustomClipTrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        args = args or CustomClipTrainingArguments()
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            data_collator=data_collator,
+            **kwargs,
+        )
+        if data_collator is None:
+            self.data_collator = ContrastiveCollator(processing_class, self.model.config.max_text_length)
+
+    # ---- Data ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Twin-free batches of the chosen captions, this process's share of each."""
+        if self.train_dataset is None:
+            raise ValueError("training needs a train_dataset")
+        pairs = PairDataset(self.train_dataset)
+        sampler = TwinFreeBatchSampler(
+            pairs.table.captions_of_images(),
+            self._train_batch_size,
+            captions_per_image=self.args.captions_per_image,
+            caption_sampling=self.args.caption_sampling,
+            drop_last=self.args.dataloader_drop_last,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            process_index=self.args.process_index,
+            num_processes=self.args.world_size,
+        )
+        return self._loader(
+            pairs,
+            batch_sampler=sampler,
+            worker_init_fn=partial(
+                seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
+            ),
+        )
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Images with all their captions, this process's share of them in order."""
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if eval_dataset is None:
+            raise ValueError("evaluation needs an eval_dataset")
+        items = RetrievalDataset(eval_dataset)
+        share = range(self.args.process_index, len(items), self.args.world_size)
+        return self._loader(items, sampler=share, batch_size=self.args.eval_batch_size)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """As `get_eval_dataloader`."""
+        return self.get_eval_dataloader(test_dataset)
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Pairs that an epoch shows, or images that are evaluated."""
+        sampler = dataloader.batch_sampler
+        return sampler.num_pairs if isinstance(sampler, TwinFreeBatchSampler) else super().num_examples(dataloader)
+
+    def _loader(self, dataset: Any, **options: Any) -> DataLoader:
+        loader = DataLoader(
+            dataset,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            **options,
+        )
+        # The samplers have dealt out the shares; accelerate would even them out with images shown twice.
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    # ---- Loss ----
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's contrastive loss, over the pairs of all processes if `gather_negatives`."""
+        if self.args.world_size == 1 or not self.args.gather_negatives:
+            outputs = model(**inputs, return_loss=True)
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+        outputs = model(**inputs)
+        counts = row_counts(outputs.image_embeds)
+        rank, own = self.args.process_index, len(outputs.image_embeds)
+        image_ids = inputs.get("image_ids")
+        loss = self.accelerator.unwrap_model(model).contrastive_loss(
+            outputs.image_embeds,
+            outputs.text_embeds,
+            outputs.logit_scale,
+            image_ids,
+            all_image_embeds=gather_rows(outputs.image_embeds, counts),
+            all_text_embeds=gather_rows(outputs.text_embeds, counts),
+            all_image_ids=None if image_ids is None else gather_rows(image_ids, counts),
+            offset=sum(counts[:rank]),
+        )
+        # A process with more pairs counts for more: the mean over processes is then the mean over pairs.
+        loss = loss * (own * len(counts) / sum(counts))
+        return (loss, outputs) if return_outputs else loss
+
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """As in `Trainer`, without the temperature: decay would pull it towards 1."""
+        names = super().get_decay_parameter_names(model)
+        return [name for name in names if not name.endswith("logit_scale")]
+
+    # ---- Evaluation ----
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Embed every image and caption once, then rank; `predictions` are the image and text embeddings."""
+        self.model.eval()
+        self.callback_handler.eval_dataloader = dataloader
+        parts: dict[str, list[torch.Tensor]] = {}
+        for inputs in dataloader:
+            for name, rows in self._embed(inputs).items():
+                parts.setdefault(name, []).append(rows)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        rows = {name: torch.cat(parts[name]) for name in sorted(parts)}
+        everyone = {name: gather_rows(own, row_counts(own)) for name, own in rows.items()}
+        metrics = retrieval_metrics(**everyone) | {"loss": self._eval_loss(**everyone)}
+        return EvalLoopOutput(
+            predictions=tuple(everyone[name].cpu().numpy() for name in ("image_embeds", "text_embeds")),
+            label_ids=None,
+            metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
+            num_samples=len(everyone["image_ids"]),
+        )
+
+    @torch.no_grad()
+    def _embed(self, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        inputs = self._prepare_inputs(inputs)
+        text_image_ids = inputs.pop("text_image_ids", inputs["image_ids"])
+        with self.compute_loss_context_manager():
+            outputs = self.model(**inputs)
+        return {
+            "image_embeds": outputs.image_embeds,
+            "text_embeds": outputs.text_embeds,
+            "image_ids": inputs["image_ids"],
+            "text_image_ids": text_image_ids,
+        }
+
+    @torch.no_grad()
+    def _eval_loss(
+        self,
+        image_embeds: torch.Tensor,
+        text_embeds: torch.Tensor,
+        image_ids: torch.Tensor,
+        text_image_ids: torch.Tensor,
+    ) -> float:
+        """Mean loss of each image with its first caption, in batches as large as the training's."""
+        order = torch.argsort(text_image_ids, stable=True)
+        first = order[torch.searchsorted(text_image_ids[order], image_ids)]
+        size = self.args.per_device_train_batch_size
+        losses = [
+            self.model.contrastive_loss(
+                image_embeds[i : i + size],
+                text_embeds[first[i : i + size]],
+                self.model.inverse_temperature(),
+                image_ids[i : i + size],
+            )
+            * len(image_ids[i : i + size])
+            for i in range(0, len(image_ids), size)
+        ]
+        return float(torch.stack(losses).sum() / len(image_ids))
+
+    # ---- Saving ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """As in `Trainer`, with the arguments as JSON: `Trainer` pickles them, and a pickle is not published."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            folder = Path(output_dir or self.args.output_dir)
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            (folder / "training_args.json").write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n")
