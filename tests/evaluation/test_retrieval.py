@@ -139,7 +139,7 @@ def retrieval_problems(draw):
     return np.array(images, "f4"), np.array(texts, "f4"), np.array(image_ids), np.array(text_ids)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(retrieval_problems(), st.integers(1, 40))
 def test_agrees_with_brute_force_for_any_block_size(problem, block_elements):
     images, texts, image_ids, text_ids = problem
