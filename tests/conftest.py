@@ -1,0 +1,50 @@
+"""Makes every test hermetic: no network, none of the user's caches, one thread."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+_HOME = tempfile.mkdtemp(prefix="hf-customclip-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+# Before anything is imported: the libraries read these once.
+for _name in [name for name in os.environ if name.startswith(("HF_", "HUGGING_FACE_", "TRANSFORMERS_"))]:
+    del os.environ[_name]
+os.environ.update(
+    HF_HOME=_HOME,
+    HF_DATASETS_CACHE=os.path.join(_HOME, "datasets"),
+    HF_MODULES_CACHE=os.path.join(_HOME, "modules"),
+    TORCH_HOME=os.path.join(_HOME, "torch"),
+    XDG_CACHE_HOME=os.path.join(_HOME, "xdg"),
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    TOKENIZERS_PARALLELISM="false",
+    OMP_NUM_THREADS="1",
+)
+
+
+@pytest.fixture(autouse=True)
+def _online_for_the_test_hub(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A test that starts the loopback Hub (fixture `hub`) may talk to it."""
+    if "hub" in request.fixturenames:
+        import datasets.config
+        from huggingface_hub import constants
+
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    yield
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """The same random weights and pictures in every run, whichever tests are chosen."""
+    import torch
+
+    torch.manual_seed(0)
