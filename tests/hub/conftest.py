@@ -1,4 +1,6 @@
-"""A running test Hub, clients for it in this process and in fresh ones, and a small published-format folder."""
+"""A running test Hub, clients for it in this process and in fresh ones, and a small published-format
+folder.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,12 @@ def run_client(hub: LocalHub, tmp_path: Path) -> Callable[..., str]:
     def run(code: str, *, token: str | None = WRITE, check: bool = True, **more_env: str) -> str:
         env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
         env |= {
-            "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf_home"), "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_HOME": str(tmp_path / "hf_home"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         env |= {"HF_TOKEN": token} if token else {}
         command = [sys.executable, "-c", code]
         done = subprocess.run(

@@ -1,8 +1,8 @@
 """A small Hub on 127.0.0.1, so that the real huggingface_hub client can push to and load from it.
 
 It keeps everything in memory and speaks the part of the protocol that models and datasets need: create,
-preupload, LFS (basic and multipart), atomic commits with a parent, branches, tags, trees, resolve with ranges.
-`hub.faults.add(Fault("commit", "lost"))` makes a stage go wrong.
+preupload, LFS (basic and multipart), atomic commits with a parent, branches, tags, trees, resolve with
+ranges. `hub.faults.add(Fault("commit", "lost"))` makes a stage go wrong.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Dropped(Exception):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms for an acknowledgement of its headers
     hub: LocalHub
 
     def log_message(self, format: str, *args: object) -> None:

@@ -130,8 +130,9 @@ class HubStore:
 
     def create(self, user: User, kind: str, repo_id: str, private: bool) -> Repo:
         with self.lock:
-            if not user.may_write(repo_id.split("/")[0]):
-                message = f'You don\'t have the rights to create a {kind} under the namespace "{repo_id.split("/")[0]}"'
+            namespace = repo_id.split("/")[0]
+            if not user.may_write(namespace):
+                message = f'You don\'t have the rights to create a {kind} under the namespace "{namespace}"'
                 raise HubError(403, message)
             if (kind, repo_id) in self.repos:
                 raise HubError(409, f"You already created this {kind} repo: {repo_id}", exists=True)

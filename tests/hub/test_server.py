@@ -1,8 +1,9 @@
 """The test Hub itself, driven by the real client, so that the tests that stand on it can be believed.
 
-Pinned: a pushed file comes back byte for byte (regular, LFS, LFS in parts); hashes it reports are git's and
-SHA-256 worked out independently here; a stale parent is refused; an answer lost after the work leaves the work done;
-rights, private and gated repos answer as the Hub does; a data set pushed is a data set loaded.
+Pinned: a pushed file comes back byte for byte (regular, LFS, LFS in parts); hashes it reports are git's
+and SHA-256 worked out independently here; a stale parent is refused; an answer lost after the work
+leaves the work done; rights, private and gated repos answer as the Hub does; a data set pushed is a data
+set loaded.
 """
 
 from __future__ import annotations
@@ -130,13 +131,18 @@ def test_private_and_gated(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
 def test_a_dataset_pushed_is_a_dataset_loaded(run_client: Callable[..., str]) -> None:
     out = run_client(
         "from datasets import Dataset, load_dataset\n"
-        "Dataset.from_dict({'image_id': ['a', 'b'], 'captions': [['x', 'y'], ['NA', 'z']]}).push_to_hub('alice/d')\n"
+        "data = Dataset.from_dict({'image_id': ['a', 'b'], 'captions': [['x', 'y'], ['NA', 'z']]})\n"
+        "data.push_to_hub('alice/d')\n"
         "print(load_dataset('alice/d', split='train')[1])\n"
     )
     assert "{'image_id': 'b', 'captions': ['NA', 'z']}" in out
 
 
 def test_the_clients_own_token_is_used_over_the_wire(run_client: Callable[..., str]) -> None:
-    code = "from huggingface_hub import whoami; me = whoami(); print(me['name'], me['auth']['accessToken']['role'])"
+    code = (
+        "from huggingface_hub import whoami\n"
+        "me = whoami()\n"
+        "print(me['name'], me['auth']['accessToken']['role'])\n"
+    )
     assert run_client(code, token=READ).split() == ["alice", "read"]
     assert run_client(code, token=WRITE).split() == ["alice", "write"]

@@ -1,0 +1,210 @@
+"""Publishing a folder to a real client's Hub.
+
+Pinned: what arrives is the folder, byte for byte, in one commit; pushing again makes no commit; another
+push changes only what changed and drops stale weights; other files there stay; a branch is made, a
+private repository on request; no right, a read-only, wrong or missing token, a gated repository, a name
+clash, a dead network and a bad name each give one line that says what to do, and change nothing; large
+files are compared by blocks.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, get_token
+
+from hf_customclip.hub import PublishError, push_folder, remote
+from hf_customclip.hub.checks import published_files
+
+from .conftest import READ, STRANGER
+from .server import LocalHub
+from .tiny import save_tiny, tiny_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+def held(hub: LocalHub, repo_id: str = "alice/m", revision: str = "main") -> dict[str, bytes]:
+    files = hub.repo(repo_id).resolve(revision).files
+    return {name: hub.store.read(file) for name, file in files.items() if name != ".gitattributes"}
+
+
+def local(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in published_files(folder)}
+
+
+def test_the_folder_arrives_in_one_commit(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    result = push_folder(saved, "alice/m", api=api, commit_message="Epoch 3")
+    assert held(hub) == local(saved)
+    assert [c.title for c in hub.repo("alice/m").history()] == ["Epoch 3", "initial commit"]
+    assert result.is_new_commit and result.oid == hub.repo("alice/m").branches["main"]
+    assert result.commit_url == f"{hub.endpoint}/alice/m/commit/{result.oid}"
+
+
+def test_pushing_twice_is_harmless(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    first = push_folder(saved, "alice/m", api=api)
+    second = push_folder(saved, "alice/m", api=api)
+    assert second.oid == first.oid and not second.is_new_commit
+    assert len(hub.repo("alice/m").history()) == 2
+
+
+def test_the_next_push_changes_what_changed(hub: LocalHub, api: HfApi, saved: Path, tmp_path: Path) -> None:
+    push_folder(saved, "alice/m", api=api)
+    api.upload_file(path_or_fileobj=b"mine", path_in_repo="NOTES.txt", repo_id="alice/m")
+    for stale in ("pytorch_model.bin", "model-00001-of-00002.safetensors", "adapter_config.json"):
+        api.upload_file(path_or_fileobj=b"old", path_in_repo=stale, repo_id="alice/m")
+    uploads = hub.requests["lfs_put"]
+    newer = save_tiny(tmp_path, seed=1)
+    push_folder(newer, "alice/m", api=api)
+    assert held(hub) == {**local(newer), "NOTES.txt": b"mine"}
+    assert hub.requests["lfs_put"] == uploads + 1
+    assert local(saved)["model.safetensors"] != local(newer)["model.safetensors"]
+
+
+def test_from_shards_to_one_file_and_back(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    whole, shards = save_tiny(tmp_path / "whole"), save_tiny(tmp_path / "shards")
+    (shards / "model.safetensors").unlink()
+    tiny_model(1).save_pretrained(shards, max_shard_size="30KB")
+    for folder in (whole, shards, whole):
+        push_folder(folder, "alice/m", api=api)
+        assert held(hub) == local(folder)
+
+
+def test_multipart_upload(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    hub.multipart_chunk = 10_000
+    push_folder(saved, "alice/m", api=api)
+    assert held(hub) == local(saved) and hub.requests["lfs_put"] > 5
+
+
+def test_branch_and_private_are_made(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    push_folder(saved, "alice/m", api=api, revision="dev/a", private=True)
+    assert hub.repo("alice/m").private
+    assert held(hub, revision="dev/a") == local(saved) and held(hub) == {}
+    push_folder(saved, "alice/m", api=api, revision="other")
+    assert held(hub, revision="other") == local(saved) and held(hub) == {}
+
+
+def test_a_bare_name_is_the_users_own(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    assert push_folder(saved, "m", api=api).repo_id == "alice/m"
+
+
+def test_an_organization_and_a_writer_without_the_right_to_create(
+    hub: LocalHub, api: HfApi, saved: Path
+) -> None:
+    assert push_folder(saved, "acme/m", api=api).is_new_commit
+
+
+def refused(hub: LocalHub, api: HfApi, folder: Path, repo_id: str = "alice/m", **kwargs: object) -> str:
+    """The message of a push that must fail in one line and leave the Hub as it was."""
+    before = {key: dict(repo.branches) for key, repo in hub.store.repos.items()}
+    with pytest.raises(PublishError) as error:
+        push_folder(folder, repo_id, api=api, **kwargs)  # type: ignore[arg-type]
+    assert {key: dict(repo.branches) for key, repo in hub.store.repos.items()} == before
+    message = str(error.value)
+    assert "\n" not in message and message.endswith("."), message
+    return message
+
+
+def test_no_right_to_create(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    message = refused(hub, api, saved, "globex/m")
+    assert "alice may not write under globex; push to alice/m, or ask globex for write access" in message
+
+
+def test_no_right_to_write(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    push_folder(saved, "alice/m", api=api)
+    hub.repo("alice/m").resolve("main").files.pop("README.md")
+    assert "bob may not write under alice; push to bob/m" in refused(hub, api, saved, token=STRANGER)
+    api.create_repo("alice/secret", private=True)
+    assert "push to bob/secret" in refused(hub, api, saved, "alice/secret", token=STRANGER)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_reading_token(hub: LocalHub, api: HfApi, saved: Path, exists: bool) -> None:
+    if exists:
+        api.create_repo("alice/m")
+    message = refused(hub, api, saved, token=READ)
+    assert "the token of alice may only read; make one that may write" in message
+
+
+def test_a_wrong_token(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    assert "did not accept the token" in refused(hub, api, saved, token="hf_wrong")
+
+
+@pytest.mark.skipif(get_token() is not None, reason="this machine has a token of its own")
+def test_no_token(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    assert "no token was found; run `hf auth login`" in refused(hub, HfApi(endpoint=hub.endpoint), saved)
+
+
+def test_a_gated_repository(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    api.create_repo("alice/m")
+    hub.repo("alice/m").gated = True
+    message = refused(hub, api, saved, token=STRANGER)
+    assert f"it is gated and this account has no access; ask for it at {hub.endpoint}/alice/m" in message
+    assert push_folder(saved, "alice/m", api=api).is_new_commit  # its owner may
+
+
+def test_a_name_clash(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    api.create_repo("alice/m")
+    api.upload_file(path_or_fileobj=b'{"model_type": "bert"}', path_in_repo="config.json", repo_id="alice/m")
+    assert "the name is taken by a model of type 'bert'" in refused(hub, api, saved)
+
+
+def test_private_asked_of_a_public_one(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    push_folder(saved, "alice/m", api=api)
+    assert "it exists already and is public" in refused(hub, api, saved, private=True)
+
+
+def test_a_tag_is_no_branch(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    api.create_repo("alice/m")
+    api.create_tag("alice/m", tag="v1")
+    assert "name a branch, not a tag" in refused(hub, api, saved, revision="v1")
+
+
+def test_a_bad_name(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    assert "use user/name or organization/name" in refused(hub, api, saved, "alice/m/x")
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_dead_network(hub: LocalHub, api: HfApi, saved: Path) -> None:
+    dead = HfApi(endpoint="http://127.0.0.1:9", token="hf_x")
+    assert re.search(
+        r"http://127.0.0.1:9 could not be reached .*check the connection", refused(hub, dead, saved)
+    )
+
+
+def test_an_unready_folder_sends_nothing(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path)
+    (folder / "model.safetensors").unlink()
+    assert "is not ready to publish" in refused(hub, api, folder)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("offset", [0, 40_000, -1])
+def test_large_files_are_compared_by_blocks(
+    hub: LocalHub, api: HfApi, saved: Path, monkeypatch: pytest.MonkeyPatch, offset: int
+) -> None:
+    """With limits scaled down, the 75 kB of weights are a large file; sixteen blocks of 5 kB cover it all."""
+    monkeypatch.setattr(remote, "DOWNLOADED_WHOLE", 20_000)
+    monkeypatch.setattr(remote, "CHUNK", 5_000)
+    push_folder(saved, "alice/m", api=api)
+    oid = hub.repo("alice/m").resolve("main").files["model.safetensors"].sha256
+    content = bytearray(hub.store.lfs[oid or ""])
+    content[offset] ^= 1
+    hub.store.lfs[oid or ""] = bytes(content)
+    assert "model.safetensors came back from alice/m with other bytes" in refused(hub, api, saved)
+
+
+@pytest.mark.parametrize("end", [-1, None])
+def test_a_large_file_of_another_length(
+    hub: LocalHub, api: HfApi, saved: Path, monkeypatch: pytest.MonkeyPatch, end: int | None
+) -> None:
+    monkeypatch.setattr(remote, "DOWNLOADED_WHOLE", 20_000)
+    monkeypatch.setattr(remote, "CHUNK", 1_000)
+    push_folder(saved, "alice/m", api=api)
+    oid = hub.repo("alice/m").resolve("main").files["model.safetensors"].sha256 or ""
+    hub.store.lfs[oid] = hub.store.lfs[oid][:end] if end else hub.store.lfs[oid] + b"x"
+    assert "came back from alice/m with other bytes" in refused(hub, api, saved)
