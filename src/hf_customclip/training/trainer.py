@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ class CustomClipTrainer(Trainer):
 
     Batches hold no image twice, the loss compares with every process's pairs, `evaluate()` reports retrieval
     recalls (`eval_t2i_recall@1`, …, `eval_rsum`), and checkpoints hold the processor and the code files.
+
+    Args:
+        image_transform: for training pictures, from RGB picture to RGB picture (`data.build_augmentation`).
     """
 
     args: CustomClipTrainingArguments
@@ -40,6 +44,7 @@ class CustomClipTrainer(Trainer):
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: Any = None,
+        image_transform: Callable[[Any], Any] | None = None,
         **kwargs: Any,
     ) -> None:
         args = args or CustomClipTrainingArguments()
@@ -52,6 +57,7 @@ class CustomClipTrainer(Trainer):
             data_collator=data_collator,
             **kwargs,
         )
+        self.image_transform = image_transform
         if data_collator is None:
             self.data_collator = ContrastiveCollator(processing_class, self.model.config.max_text_length)
 
@@ -61,7 +67,7 @@ class CustomClipTrainer(Trainer):
         """Twin-free batches of the chosen captions, this process's share of each."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
-        pairs = PairDataset(self.train_dataset)
+        pairs = PairDataset(self.train_dataset, image_transform=self.image_transform)
         sampler = TwinFreeBatchSampler(
             pairs.table.captions_of_images(),
             self._train_batch_size,
@@ -197,7 +203,7 @@ class CustomClipTrainer(Trainer):
         """Mean loss of each image with its first caption, in batches as large as the training's."""
         order = torch.argsort(text_image_ids, stable=True)
         first = order[torch.searchsorted(text_image_ids[order], image_ids)]
-        size = self.args.per_device_train_batch_size
+        size = self.args.train_batch_size * self.args.world_size
         losses = [
             self.model.contrastive_loss(
                 image_embeds[i : i + size],

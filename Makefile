@@ -1,0 +1,30 @@
+# Each target builds .venv when it is missing; nothing else has to be set up.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test test-lowest lint clean
+
+train: .venv/ready ## train on the bundled sample and report on its test split
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		--num_cpu_threads_per_process $$($(PYTHON) -c "import os; print(os.cpu_count())") examples/train.py
+
+test: .venv/ready lint ## lint, types, all tests
+	$(BIN)/pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-lowest: ## the tests on the lowest versions that pyproject.toml allows
+	test -x .venv-lowest/bin/uv || ($(PYTHON) -m venv .venv-lowest && .venv-lowest/bin/pip install -q uv)
+	VIRTUAL_ENV=$(CURDIR)/.venv-lowest .venv-lowest/bin/uv pip install --resolution lowest-direct -e ".[dev]"
+	.venv-lowest/bin/pytest
+
+.venv/ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf outputs

@@ -1,0 +1,5 @@
+"""The `hf-customclip` command."""
+
+from .app import main
+
+__all__ = ["main"]

@@ -1,0 +1,36 @@
+"""The `hf-customclip` command: its subcommands, and errors as sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from . import train
+
+app = typer.Typer(
+    name="hf-customclip",
+    help="Train, measure, publish and use custom CLIP models: any image tower, any text tower.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("train", help=train.HELP)(train.train)
+
+
+@app.callback()
+def _root() -> None:
+    """A root command keeps `train` a subcommand while it is the only one."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what a user can mend ends in one sentence and exit code 1."""
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="hf-customclip")
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("HF_CUSTOMCLIP_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

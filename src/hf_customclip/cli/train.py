@@ -1,0 +1,31 @@
+"""`hf-customclip train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP = """Train a model as a configuration file says.
+
+    hf-customclip train --config examples/configs/flickr30k.yaml
+
+    hf-customclip train --config my.yaml training.seed=1 training.num_train_epochs=5
+
+The same on several processes: accelerate launch examples/train.py --config FILE
+"""
+
+
+def train(
+    config: Annotated[Path, typer.Option(help="The configuration, a YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Values that win: section.key=value.")] = None,
+) -> None:
+    """Train, save, and print recalls on data held out."""
+    from ..training.config import load_config
+
+    loaded = load_config(config, overrides)
+    # Seconds of imports, so only after the configuration has been found to be right.
+    from ..training.run import run_training
+
+    run_training(loaded)

@@ -1,0 +1,101 @@
+"""A training run as a YAML file: model, processor, data, training."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SECTIONS = ("model", "processor", "data", "training")
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """What a run is made of.
+
+    Args:
+        model: `vision` and `text`, and further arguments of `CustomClipModel.from_vision_text_pretrained`.
+        processor: overrides of the image tower's preprocessing.
+        data: `source`, further arguments of `load_image_text_dataset`, and `augmentation`.
+        training: fields of `CustomClipTrainingArguments`.
+    """
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    processor: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
+    """Read a configuration file; `overrides` such as "training.seed=1" win over it.
+
+    Paths of towers and data that exist relative to the file are taken so, else relative to the working folder.
+
+    Raises:
+        ValueError: the file is no such configuration, with what is wrong and what is allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no configuration file {str(path)!r}.")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    content = content or {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold the sections {', '.join(SECTIONS)}.")
+    for override in overrides or []:
+        _override(content, override)
+    _check(content, path)
+    for section, keys in (("model", ("vision", "text")), ("data", ("source", "images", "captions_file", "karpathy_file"))):
+        for key in keys:
+            value = content[section].get(key)
+            if isinstance(value, str) and (path.parent / value).exists():
+                content[section][key] = str((path.parent / value).resolve())
+    return TrainConfig(**{section: content.get(section) or {} for section in SECTIONS})
+
+
+def checked_fields(cls: type, values: dict[str, Any], section: str) -> dict[str, Any]:
+    """`values` if each names a field of the dataclass `cls`, else a ValueError with near matches."""
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            raise ValueError(f"{section}.{name} is not known; near matches: {', '.join(near) or 'none'}.")
+    return values
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    match = re.fullmatch(r"([\w-]+)\.([\w-]+)=(.*)", override, re.DOTALL)
+    if match is None:
+        raise ValueError(f"{override!r} is no override: write section.key=value, such as training.seed=1.")
+    section, key, value = match.groups()
+    content.setdefault(section, {})
+    content[section][key] = yaml.load(value, Loader=_Loader)
+
+
+def _check(content: dict[str, Any], path: Path) -> None:
+    for section in content:
+        if section not in SECTIONS:
+            raise ValueError(f"{path} has the section {section!r}; allowed are {', '.join(SECTIONS)}.")
+        if content[section] is not None and not isinstance(content[section], dict):
+            raise ValueError(f"{path}: the section {section!r} must hold `key: value` lines.")
+    for section, keys in (("model", ("vision", "text")), ("data", ("source",))):
+        for key in keys:
+            if not (content.get(section) or {}).get(key):
+                raise ValueError(f"{path} does not say {section}.{key}.")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: to PyYAML, which reads 1.1, the learning rate 1e-3 is a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+0123456789."),
+)

@@ -1,0 +1,112 @@
+"""A whole run: data, towers, training, honest numbers, a folder that loads."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+from transformers import AutoModel, AutoProcessor, pipeline
+
+from ..data import load_image_text_dataset
+from ..data.augmentation import build_augmentation
+from ..data.images import decode_image, to_rgb
+from ..evaluation.chance import retrieval_chance
+from ..evaluation.embedding import EmbeddedDataset, embed_dataset
+from ..evaluation.reports import format_retrieval_table
+from ..modeling.modeling_custom_clip import CustomClipModel
+from ..modeling.processing_custom_clip import CustomClipProcessor
+from .arguments import CustomClipTrainingArguments
+from .config import TrainConfig, checked_fields
+from .trainer import CustomClipTrainer
+
+
+def run_training(config: TrainConfig) -> dict[str, float]:
+    """Train as the configuration says, save, and report on the test split (else the validation split).
+
+    Returns:
+        The metrics that also land in `all_results.json`.
+    """
+    args = CustomClipTrainingArguments(**checked_fields(CustomClipTrainingArguments, config.training, "training"))
+    data = dict(config.data)
+    augmentation = build_augmentation(data.pop("augmentation", None))
+    splits = _load_splits(data)
+    trainer = CustomClipTrainer(
+        model=_build_model(config.model),
+        args=args,
+        train_dataset=splits["train"],
+        eval_dataset=splits.get("validation"),
+        processing_class=_build_processor(config),
+        image_transform=augmentation,
+    )
+    metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
+    trainer.save_model()
+    trainer.save_state()
+    if "validation" in splits:
+        metrics |= trainer.evaluate()
+    if "test" in splits:
+        metrics |= trainer.evaluate(splits["test"], metric_key_prefix="test")
+    if trainer.is_world_process_zero():
+        trainer.save_metrics("all", metrics)
+        held_out = next((name for name in ("test", "validation") if name in splits), None)
+        if held_out:
+            _report(Path(args.output_dir), held_out, splits[held_out])
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return metrics
+
+
+def _load_splits(data: dict[str, Any]) -> DatasetDict:
+    known = [name for name in inspect.signature(load_image_text_dataset).parameters if name != "report"]
+    unknown = [name for name in data if name not in known]
+    if unknown:
+        raise ValueError(f"data.{unknown[0]} is not known; allowed are {', '.join(known)} and augmentation.")
+    loaded = load_image_text_dataset(**data)
+    splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+    if "train" not in splits:
+        raise ValueError(f"The data have no train split, only {', '.join(splits)}.")
+    return splits
+
+
+def _build_model(model: dict[str, Any]) -> CustomClipModel:
+    return CustomClipModel.from_vision_text_pretrained(**model)
+
+
+def _build_processor(config: TrainConfig) -> CustomClipProcessor:
+    options = {name: config.model[name] for name in ("vision_kwargs", "text_kwargs", "max_text_length") if name in config.model}
+    return CustomClipProcessor.from_vision_text_pretrained(
+        config.model["vision"], config.model["text"], **options, **config.processor
+    )
+
+
+def _report(folder: Path, split: str, dataset: Dataset) -> None:
+    """Load the folder as anybody would, and show what it can do."""
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    embedded = embed_dataset(model, processor, dataset)
+    chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
+    print(f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images never trained on:")
+    print(format_retrieval_table(embedded.metrics(), chance))
+    _show_pipeline(folder, dataset)
+    _draw(folder / "retrieval.png", embedded, dataset)
+
+
+def _show_pipeline(folder: Path, dataset: Dataset) -> None:
+    labels = list(dict.fromkeys(captions[0] for captions in dataset[: min(5, len(dataset))]["captions"]))
+    picture = to_rgb(decode_image(dataset[0]["image"]))
+    answer = pipeline("zero-shot-image-classification", model=str(folder))(
+        picture, candidate_labels=labels, hypothesis_template="{}"
+    )
+    print(f"\npipeline('zero-shot-image-classification') on a picture of {labels[0]!r}:")
+    for guess in answer:
+        print(f"  {guess['score']:.3f}  {guess['label']}")
+
+
+def _draw(file: Path, embedded: EmbeddedDataset, dataset: Dataset) -> None:
+    try:
+        from ..evaluation.plots import plot_retrieval_grid
+    except ImportError:
+        print("\nNo picture of the results: pip install 'hf-customclip[plots]' brings matplotlib.")
+        return
+    plot_retrieval_grid(embedded, dataset, file)
+    print(f"\nA few queries with their top pictures: {file}")
