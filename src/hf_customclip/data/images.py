@@ -13,6 +13,7 @@ import PIL.ImageOps
 ImageValue = str | Path | bytes | dict[str, Any] | PIL.Image.Image
 
 ORIENTATION_TAG = 0x0112  # EXIF
+LFS_POINTER = b"version https://git-lfs"
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 # Modes of more than 8 bits a channel: Pillow's own convert("RGB") clips them at 255, which turns them white.
 DEEP_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
@@ -75,8 +76,12 @@ def _file_of(value: ImageValue) -> str | Path | BytesIO:
 
 def _why_unidentified(value: ImageValue) -> str:
     file = _file_of(value)
-    size = len(file.getvalue()) if isinstance(file, BytesIO) else Path(file).stat().st_size
-    return "the file is empty (0 bytes)" if size == 0 else "it is not in a picture format that Pillow knows"
+    start = (file.getvalue() if isinstance(file, BytesIO) else Path(file).read_bytes())[: len(LFS_POINTER)]
+    if not start:
+        return "the file is empty (0 bytes)"
+    if start == LFS_POINTER:
+        return "it is a Git LFS pointer; fetch the picture itself with `git lfs pull`"
+    return "it is not in a picture format that Pillow knows"
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -1,0 +1,106 @@
+"""From lines of a captions file to rows: pictures found on disk, captions cleaned and gathered by picture."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .part import Part, dataset_of_files
+from .pictures import FolderListing, PictureIndex
+from .report import DataError, DataReport
+
+
+class Entry(NamedTuple):
+    """What one line or record says of one picture; several may speak of the same."""
+
+    name: str  # the picture's file, as the captions file writes it
+    captions: Sequence[str | None]
+    folder: Path  # where a relative name starts
+    image_id: str | None = None
+    split: str | None = None
+
+
+def clean_captions(captions: Iterable[str | None], name: str, report: DataReport) -> list[str]:
+    """The captions without blanks around them; empty ones are reported. "NA" and "null" are text like any."""
+    cleaned = []
+    for caption in captions:
+        report.captions_in += 1
+        text = (caption or "").strip()
+        if text:
+            cleaned.append(text)
+        else:
+            report.add("empty_caption", name, captions=1)
+    return cleaned
+
+
+@dataclass(slots=True)
+class _Picture:
+    name: str
+    image_id: str | None
+    split: str | None
+    captions: list[str]
+
+
+def gather(entries: Iterable[Entry], listing: FolderListing, report: DataReport) -> Part:
+    """Find each entry's picture and put its captions together, in the order of the file.
+
+    Raises DataError if not one picture is found, since then the folder is the wrong one.
+    """
+    index = PictureIndex(listing)
+    found: dict[str, _Picture] = {}
+    missing: dict[str, int] = {}
+    for entry in entries:
+        captions = clean_captions(entry.captions, entry.name, report)
+        path = index.find(entry.name, entry.folder)
+        if path is None:
+            missing[entry.name] = missing.get(entry.name, 0) + len(captions)
+            continue
+        picture = found.setdefault(path, _Picture(entry.name, entry.image_id, entry.split, []))
+        picture.captions += captions
+        if entry.split != picture.split:
+            report.add("split_conflict", f"{entry.name} ({picture.split}, {entry.split})")
+    _check_found(found, missing, listing)
+    _report_unmatched(found, missing, index, report)
+    return _rows({path: picture for path, picture in found.items() if picture.captions}, listing.root)
+
+
+def _check_found(found: dict[str, _Picture], missing: dict[str, int], listing: FolderListing) -> None:
+    if found:
+        return
+    if not missing:
+        raise DataError(f"The captions file in {listing.root} names no picture at all.")
+    first = next(iter(missing))
+    hint = " Pictures given as web addresses have to be downloaded first." if "://" in first else ""
+    raise DataError(
+        f"None of the {len(missing):,} pictures that the captions speak of (the first is {first!r}) is among "
+        f"the {len(listing.pictures):,} in {listing.root}. Say where they are: images=FOLDER.{hint}"
+    )
+
+
+def _report_unmatched(
+    found: dict[str, _Picture], missing: dict[str, int], index: PictureIndex, report: DataReport
+) -> None:
+    unused, copies = index.unused(set(found))
+    report.images_in += len(found) + len(missing) + len(unused) + len(copies)
+    for name, captions in missing.items():
+        report.add("missing_picture", name, images=1, captions=captions)
+    for path in unused + [path for path, picture in found.items() if not picture.captions]:
+        report.add("uncaptioned_picture", path, images=1)
+    for path in copies:
+        report.add("second_copy", path, images=1)
+
+
+def _rows(pictures: dict[str, _Picture], root: Path) -> Part:
+    rows = pictures.values()
+    uses = Counter(picture.name for picture in rows)
+    # A name used in several folders (train/0001.jpg, test/0001.jpg) tells no picture; its path does.
+    ids = [
+        picture.image_id or (picture.name if uses[picture.name] == 1 else os.path.relpath(path, root))
+        for path, picture in pictures.items()
+    ]
+    dataset = dataset_of_files(list(pictures), [picture.captions for picture in rows], ids)
+    return Part(dataset, [picture.name for picture in rows], [picture.split for picture in rows])

@@ -1,0 +1,120 @@
+"""Looking at data before training: what a source holds, how long its captions are, a page of its pictures."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+import warnings
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset, DatasetDict, Image, IterableDataset
+from tqdm.auto import tqdm
+
+from .images import UnreadableImageError, decode_image, to_rgb
+from .loading import Source, load_image_text_dataset
+from .part import arrow_batches
+from .report import DataReport
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PERCENTILES = (5, 25, 50, 75, 95, 99, 100)
+BATCH = 1000
+
+
+def inspect_source(
+    source: Source,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_text_length: int | None = None,
+    **options: Any,
+) -> DataReport:
+    """Load a source as `load_image_text_dataset(source, **options)` does and say what is in it.
+
+    The report has counts, splits, captions per image, problems and percentiles of the captions' lengths in
+    words; with a tokenizer also in tokens (special tokens counted), and with `max_text_length` how many
+    captions are cut at that many tokens.
+    """
+    report = DataReport()
+    splits = load_image_text_dataset(source, report=report, **{**options, "streaming": False})
+    assert isinstance(splits, DatasetDict)
+    words, tokens = _lengths(splits, tokenizer, report.captions_out)
+    report.caption_words = _percentiles(words)
+    if tokenizer is not None:
+        report.caption_tokens = _percentiles(tokens)
+        report.max_text_length = max_text_length
+        report.captions_cut = None if max_text_length is None else sum(n > max_text_length for n in tokens)
+    return report
+
+
+def _lengths(
+    splits: DatasetDict, tokenizer: PreTrainedTokenizerBase | None, total: int
+) -> tuple[list[int], list[int]]:
+    words: list[int] = []
+    tokens: list[int] = []
+    with tqdm(total=total, desc="Reading captions", unit="caption", disable=None) as bar:
+        for dataset in splits.values():
+            for table in arrow_batches(dataset, ["captions"], BATCH):
+                captions = pc.list_flatten(table["captions"]).to_pylist()
+                words += [len(caption.split()) for caption in captions]
+                if tokenizer is not None:
+                    tokens += map(len, tokenizer(captions, truncation=False, verbose=False)["input_ids"])
+                bar.update(len(captions))
+    return words, tokens
+
+
+def _percentiles(lengths: Sequence[int]) -> dict[int, int]:
+    """Lengths that occur (the lower neighbour of each percentile): no caption has 10.5 words."""
+    if not lengths:
+        return {}
+    values = np.percentile(lengths, PERCENTILES, method="lower")
+    return dict(zip(PERCENTILES, map(int, values), strict=True))
+
+
+def plot_grid(
+    dataset: Dataset | IterableDataset,
+    file: str | os.PathLike[str],
+    *,
+    rows: int = 3,
+    columns: int = 4,
+    seed: int | None = None,
+) -> Path:
+    """Draw pictures with their captions to a file (its suffix tells the format) and return its path.
+
+    The first rows * columns pictures are drawn, or with a seed that many at random. A picture that cannot be
+    read is drawn as the reason why. Needs matplotlib.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    file = Path(file)
+    shown = dataset.shuffle(seed=seed) if seed is not None else dataset
+    items = list(islice(shown.cast_column("image", Image(decode=False)), rows * columns))
+    figure = Figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for position, item in enumerate(items, 1):
+        _draw(figure.add_subplot(rows, columns, position), item)
+    part = file.with_name(f".{file.stem}.part{file.suffix}")
+    with warnings.catch_warnings():
+        # The default font lacks emoji and many scripts; boxes in their place are good enough to look at.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        warnings.filterwarnings("ignore", message=".*does not support .* natively")
+        figure.savefig(part)
+    os.replace(part, file)
+    return file
+
+
+def _draw(axes: Any, item: dict[str, Any]) -> None:
+    axes.set_axis_off()
+    try:
+        axes.imshow(np.asarray(to_rgb(decode_image(item["image"]))))
+    except UnreadableImageError as error:
+        axes.text(0.5, 0.5, textwrap.fill(error.reason, 30), ha="center", va="center", parse_math=False)
+    captions = "\n".join(textwrap.shorten(caption, 90) for caption in item["captions"][:2])
+    title = "\n".join(textwrap.fill(line, 45) for line in captions.splitlines())
+    axes.set_title(title, fontsize=7, parse_math=False)

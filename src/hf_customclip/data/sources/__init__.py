@@ -1,0 +1,1 @@
+"""The forms that image-caption data come in, one module per family."""

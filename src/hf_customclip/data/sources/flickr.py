@@ -1,0 +1,74 @@
+"""Flickr8k and Flickr30k as plain text: Kaggle's bars, the original .token files, split lists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..entries import Entry
+from ..report import DataReport
+from ..splits import SplitList, split_in_path
+from ..text_files import Line, read_lines
+from .rows import report_broken
+
+TOKEN_LINE = re.compile(r"(?P<name>[^\t]+?)#\d+\t(?P<caption>.*)")
+BAR_HEADER = re.compile(r"\s*image(?:_name)?\s*\|.*\bcomment\s*", re.IGNORECASE)
+# Data row 19999 of Kaggle's results.csv lacks a bar: "2199200615.jpg| 4   A dog runs across the grass ."
+NUMBER_AND_CAPTION = re.compile(r"\s*\d+\s+(?P<caption>\S.*)")
+SPLIT_LIST = re.compile(r"Flickr_?\d+k\.\w+Images\.txt")
+
+
+def is_token_file(first_line: str) -> bool:
+    """`1000092795.jpg#0<TAB>caption`: the files as the authors gave them."""
+    return TOKEN_LINE.fullmatch(first_line) is not None
+
+
+def read_token_file(path: Path, report: DataReport) -> Iterator[Entry]:
+    """One caption a line, the picture's name and the caption's number before it."""
+    for number, line in read_lines(path, report):
+        match = TOKEN_LINE.fullmatch(line)
+        if match:
+            yield Entry(match["name"].strip(), [match["caption"]], path.parent)
+        else:
+            report_broken(f"{path.name} line {number}", report)
+
+
+def is_bar_file(first_line: str) -> bool:
+    """`image_name| comment_number| comment`: Kaggle's results.csv."""
+    return BAR_HEADER.fullmatch(first_line) is not None
+
+
+def read_bar_file(path: Path, report: DataReport) -> Iterator[Entry]:
+    """One caption a line after the header, cells between bars; quotes are only text here."""
+    header, *lines = read_lines(path, report)
+    width = header[1].count("|") + 1
+    for line in lines:
+        entry = _bar_entry(line, width, path, report)
+        if entry:
+            yield entry
+        else:
+            report_broken(f"{path.name} line {line[0]}", report)
+
+
+def _bar_entry(line: Line, width: int, path: Path, report: DataReport) -> Entry | None:
+    name, *cells = line[1].split("|", width - 1)
+    if len(cells) == width - 1:
+        return Entry(name.strip(), [cells[-1]], path.parent) if name.strip() else None
+    match = NUMBER_AND_CAPTION.fullmatch(cells[-1]) if cells else None
+    if not match:
+        return None
+    report.add("repaired_line", f"{path.name} line {line[0]}")
+    return Entry(name.strip(), [match["caption"]], path.parent)
+
+
+def read_split_lists(files: list[Path], report: DataReport) -> SplitList | None:
+    """`Flickr_8k.trainImages.txt` and its like, one picture name a line, if they are among `files`."""
+    lists = sorted(path for path in files if SPLIT_LIST.fullmatch(path.name))
+    split_of = {
+        line.strip(): split
+        for path in lists
+        if (split := split_in_path(path, path.parent))
+        for _, line in read_lines(path, report)
+    }
+    return SplitList(f"as in {', '.join(path.name for path in lists)}", split_of) if split_of else None

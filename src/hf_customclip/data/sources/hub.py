@@ -1,0 +1,106 @@
+"""What the `datasets` library reads by itself: the Hub, Parquet, Arrow, saved data sets, webdataset."""
+
+from __future__ import annotations
+
+import glob
+import re
+from pathlib import Path
+from typing import TypeAlias
+
+from datasets import (
+    Dataset,
+    DatasetDict,
+    IterableDataset,
+    IterableDatasetDict,
+    load_dataset,
+    load_from_disk,
+)
+from datasets.exceptions import DatasetNotFoundError
+
+from ..pictures import FolderListing
+from ..report import DataError
+from ..splits import split_in_path
+
+AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
+
+BUILDERS = {".tar": "webdataset", ".parquet": "parquet", ".arrow": "arrow"}
+FORMS = {"webdataset": "webdataset shards", "parquet": "Parquet", "arrow": "Arrow"}
+# Known as scripts; answered without asking the Hub, since every tutorial reader types the first.
+SCRIPT_DATASETS = ("nlphuji/flickr30k", "nlphuji/flickr_1k_test_image_text_retrieval")
+FLICKR30K_COPIES = "umaru97/flickr30k_train_val_test (Karpathy's splits) or AnyModal/flickr30k"
+
+
+def load_from_hub(repo: str, name: str | None, revision: str | None, streaming: bool) -> AnyDataset:
+    """Load a Hub data set; what goes wrong on the way comes out as one sentence."""
+    if repo in SCRIPT_DATASETS and revision is None:
+        raise _script_error(repo)
+    try:
+        return load_dataset(repo, name=name, revision=revision, streaming=streaming)
+    except RuntimeError as error:
+        if "scripts are no longer supported" in str(error):
+            raise _script_error(repo) from None
+        raise
+    except ConnectionError as error:
+        raise DataError(
+            f"The Hugging Face Hub cannot be reached, so {repo!r} cannot be loaded ({error}). "
+            f"No folder {repo!r} is here either; data on disk are given by their path."
+        ) from error
+    except DatasetNotFoundError as error:
+        raise DataError(f"{error} No file or folder {repo!r} is here either.") from error
+
+
+def _script_error(repo: str) -> DataError:
+    if "flickr" in repo.lower():
+        advice = f"Use a Parquet copy: {FLICKR30K_COPIES}."
+    else:
+        advice = (
+            'Use a Parquet copy of it; the Hub may have made one itself: revision="refs/convert/parquet".'
+        )
+    return DataError(
+        f"{repo} is a script, and data set scripts no longer load in `datasets` 4 and later. {advice}"
+    )
+
+
+def check_for_script(folder: Path) -> None:
+    """Refuse a local clone of a script data set in the same words."""
+    if (folder / f"{folder.name}.py").is_file():
+        raise _script_error(str(folder))
+
+
+def saved_dataset(folder: Path) -> DatasetDict | Dataset | None:
+    """What `save_to_disk` left in this folder, if it did."""
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return load_from_disk(str(folder))
+    return None
+
+
+def shards_in(listing: FolderListing) -> list[Path]:
+    """The files of a folder that `datasets` reads, all of one kind: shards before Parquet before Arrow."""
+    for suffix in BUILDERS:
+        found = [path for path in listing.others if path.suffix == suffix]
+        if found:
+            return found
+    return []
+
+
+def shards_of_pattern(source: str) -> list[str]:
+    """The files or addresses that a pattern such as `shards/{000..012}.tar` or `shards/*.tar` stands for."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", source)
+    if match:
+        first, last = match.groups()
+        numbers = (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+        return [source[: match.start()] + number + source[match.end() :] for number in numbers]
+    return [source] if "://" in source else sorted(glob.glob(source))
+
+
+def load_shards(files: list[str], root: Path, streaming: bool) -> AnyDataset:
+    """Load shards, Parquet or Arrow files by their suffix, each under the split that its name speaks of."""
+    data_files: dict[str, list[str]] = {}
+    for file in files:
+        data_files.setdefault(split_in_path(Path(file), root) or "train", []).append(file)
+    return load_dataset(BUILDERS[Path(files[0]).suffix], data_files=data_files, streaming=streaming)
+
+
+def load_repo_folder(folder: Path, name: str | None, streaming: bool) -> AnyDataset:
+    """Load a local copy of a Hub data set, whose README.md says which file is which."""
+    return load_dataset(str(folder), name=name, streaming=streaming)
