@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-_AUTO_MODULES = tuple(f"transformers.models.auto.{kind}_auto" for kind in ("configuration", "modeling", "processing"))
+_AUTO_MODULES = tuple(
+    f"transformers.models.auto.{kind}_auto" for kind in ("configuration", "modeling", "processing")
+)
 
 
 def register_when_needed() -> None:

@@ -90,7 +90,10 @@ class CustomClipConfig(PretrainedConfig):
             _check_positive(name, getattr(self, name))
         if not 0 <= self.projection_dropout < 1:
             raise ValueError(f"projection_dropout must be in [0, 1), got {self.projection_dropout}")
-        if self.loss_type == "sigmoid" and self.logit_scale_init_value == CustomClipConfig.logit_scale_init_value:
+        if (
+            self.loss_type == "sigmoid"
+            and self.logit_scale_init_value == CustomClipConfig.logit_scale_init_value
+        ):
             self.logit_scale_init_value = math.log(10)
         super().__post_init__(**kwargs)
 
@@ -109,7 +112,7 @@ def _tower_config(value: Any, default: str) -> Any:
         return value
     value = dict(value)
     model_type = value.pop("model_type", default)
-    # Told by its name and built from this very file: with remote code the registered class may be another copy.
+    # By its name and from this very file: with remote code the registered class may be another copy.
     if model_type == TorchvisionBackboneConfig.model_type:
         return TorchvisionBackboneConfig(**value)
     return AutoConfig.for_model(model_type, **value)

@@ -11,9 +11,11 @@ TOWERS = ("vision", "text")
 
 
 class FreezingMixin:
-    """`freeze`, `unfreeze` and a `train` that leaves frozen parts alone; what is frozen is kept in `config`."""
+    """`freeze`, `unfreeze`, and a `train` that leaves frozen parts alone; `config` keeps what is frozen."""
 
     config: Any
+    training: bool
+    logit_scale: nn.Parameter
 
     def freeze(self, *towers: str) -> None:
         """Freeze "vision", "text", or both when none is named."""
@@ -23,7 +25,7 @@ class FreezingMixin:
         self.apply_freeze()
 
     def unfreeze(self, *towers: str, last_groups: int | None = None) -> None:
-        """Train "vision", "text", or both when none is named; of each only its `last_groups` layer groups if given.
+        """Train "vision", "text", or both when none is named; given `last_groups`, only so many layer groups.
 
         Raises:
             ValueError: the tower has fewer groups (see `layer_groups`).
@@ -49,11 +51,11 @@ class FreezingMixin:
             if isinstance(pooler, nn.Module) and getattr(self.config, f"{tower}_pooling") != "pooler":
                 # It takes no part in the loss; DistributedDataParallel would wait for its gradient.
                 pooler.requires_grad_(False)
-        self.logit_scale.requires_grad_(self.config.learn_logit_scale)  # type: ignore[attr-defined]
-        self.train(self.training)  # type: ignore[has-type]
+        self.logit_scale.requires_grad_(self.config.learn_logit_scale)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Any:
-        """As `nn.Module.train`, but frozen towers and layers stay in eval mode, BatchNorm and dropout with them."""
+        """As `nn.Module.train`, but frozen towers and layers stay in eval mode: BatchNorm, dropout and all."""
         super().train(mode)  # type: ignore[misc]
         if mode:
             for tower in TOWERS:

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class MlpProjection(nn.Module):
-    """The tutorial's residual head: LayerNorm(e1 + Dropout(W2 gelu(e1))) with e1 = W1 x; (batch, in) to (batch, out)."""
+    """The tutorial's residual head: LayerNorm(e1 + Dropout(W2 gelu(e1))) with e1 = W1 x."""
 
     def __init__(self, in_features: int, out_features: int, dropout: float) -> None:
         super().__init__()

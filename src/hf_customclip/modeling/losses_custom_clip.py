@@ -47,7 +47,7 @@ def sigmoid_contrastive_loss(
     all_image_ids: torch.Tensor | None = None,
     offset: int = 0,
 ) -> torch.Tensor:
-    """Every image-text pair judged by itself, summed, over this process's images (SigLIP: Zhai et al. 2023)."""
+    """Every image-text pair judged by itself, summed, over this process's images (Zhai et al. 2023)."""
     all_texts = text_embeds if all_text_embeds is None else all_text_embeds
     logits = _similarity(image_embeds, all_texts) * logit_scale + logit_bias
     signs = -torch.ones_like(logits)

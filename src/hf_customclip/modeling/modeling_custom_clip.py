@@ -42,7 +42,8 @@ class CustomClipOutput(ModelOutput):
 
     Args:
         loss: scalar, when `return_loss=True`.
-        logits_per_image: (images, texts), cosine times the inverse temperature (plus the sigmoid loss's bias).
+        logits_per_image: (images, texts), cosine times the inverse temperature (plus the sigmoid loss's
+            bias).
         logits_per_text: its transpose.
         text_embeds, image_embeds: (count, projection_dim), float32, L2-normalised.
         logit_scale: scalar, the inverse temperature.
@@ -69,7 +70,7 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
     config_class = CustomClipConfig
     base_model_prefix = "custom_clip"
     main_input_name = "input_ids"
-    input_modalities = ("image", "text")
+    input_modalities = ["image", "text"]  # noqa: RUF012
     supports_gradient_checkpointing = True
     # The loss is a mean over the batch: Trainer must scale it for accumulation itself.
     accepts_loss_kwargs = False
@@ -107,7 +108,7 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Heads as torch initialises linear layers, the tutorial's way; norms and the temperature by value."""
+        """Heads as torch initialises linear layers, the tutorial's way; the temperature by its value."""
         if isinstance(module, nn.Linear):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
         elif module is self:
@@ -138,7 +139,9 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
         if "pooler_output" in {field.name for field in fields(outputs)}:
             outputs.pooler_output = pooled
             return outputs
-        return BaseModelOutputWithPooling(**{**outputs, "pooler_output": pooled})  # DistilBERT's has no such field
+        return BaseModelOutputWithPooling(
+            **{**outputs, "pooler_output": pooled}
+        )  # DistilBERT's has no such field
 
     def pool_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The image tower's pooled output (batch, vision_embed_dim): what `image_features` expects."""
@@ -177,7 +180,7 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
             return_loss: also compute the loss; image i and text i are then a pair.
 
         Raises:
-            ValueError: nothing to embed, a wrong shape, too long a text, or unequal counts under `return_loss`.
+            ValueError: nothing to embed, a wrong shape, too long a text, or a loss of unequal counts.
         """
         options = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         vision_outputs = text_outputs = None
@@ -186,18 +189,27 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
             image_features = self._pool(vision_outputs, "vision")
         if input_ids is not None and text_features is None:
             text_outputs = self._run_text_tower(
-                input_ids, attention_mask, position_ids=position_ids, token_type_ids=token_type_ids, **options, **kwargs
+                input_ids,
+                attention_mask,
+                position_ids=position_ids,
+                token_type_ids=token_type_ids,
+                **options,
+                **kwargs,
             )
             text_features = self._pool(text_outputs, "text", attention_mask)
         if image_features is None and text_features is None:
-            raise ValueError("nothing to embed: give pixel_values or image_features, input_ids or text_features")
+            raise ValueError(
+                "nothing to embed: give pixel_values or image_features, input_ids or text_features"
+            )
 
         image_embeds = self._embed(image_features, self.visual_projection, "image_features")
         text_embeds = self._embed(text_features, self.text_projection, "text_features")
         scale = self.inverse_temperature()
         logits = None
         if image_embeds is not None and text_embeds is not None:
-            logits = image_embeds @ text_embeds.T * scale + (self.logit_bias if self.config.loss_type == "sigmoid" else 0)
+            logits = image_embeds @ text_embeds.T * scale + (
+                self.logit_bias if self.config.loss_type == "sigmoid" else 0
+            )
         return CustomClipOutput(
             loss=self.contrastive_loss(image_embeds, text_embeds, scale, image_ids) if return_loss else None,
             logits_per_image=logits,
@@ -210,7 +222,7 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
         )
 
     def inverse_temperature(self) -> torch.Tensor:
-        """exp(logit_scale), at most 100; in training the parameter itself is held there, or it would never return."""
+        """exp(logit_scale), at most 100; in training the parameter is held there, or it would never return."""
         if self.training and self.logit_scale.requires_grad:
             with torch.no_grad():
                 self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
@@ -236,7 +248,9 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
             raise ValueError(f"got {len(image_ids)} image_ids for {len(image_embeds)} images")
         if self.config.loss_type == "sigmoid":
             gathered.pop("all_image_embeds", None)
-            return sigmoid_contrastive_loss(image_embeds, text_embeds, scale, self.logit_bias, image_ids, **gathered)
+            return sigmoid_contrastive_loss(
+                image_embeds, text_embeds, scale, self.logit_bias, image_ids, **gathered
+            )
         return softmax_contrastive_loss(image_embeds, text_embeds, scale, image_ids, **gathered)
 
     # ---- Parts ----
@@ -245,11 +259,14 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
         channels = image_input_shape(self.config.vision_config)[0]
         if pixel_values.dim() != 4 or pixel_values.shape[1] != channels:
             raise ValueError(
-                f"pixel_values must have the shape (batch, {channels}, height, width), got {tuple(pixel_values.shape)}"
+                f"pixel_values must have the shape (batch, {channels}, height, width), "
+                f"got {tuple(pixel_values.shape)}"
             )
         return self._run(self.vision_model, pixel_values=pixel_values, **kwargs)
 
-    def _run_text_tower(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any) -> Any:
+    def _run_text_tower(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
+    ) -> Any:
         if input_ids.dim() != 2:
             raise ValueError(f"input_ids must have the shape (batch, length), got {tuple(input_ids.shape)}")
         length = input_ids.shape[1]
@@ -325,7 +342,7 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
         model.apply_freeze()
         return loaded
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> Any:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.save_pretrained`; the code files and every Auto class's entry come along."""
         own, configuration = (cls.__module__.split(".")[-1] for cls in (type(self), type(self.config)))
         self.config.auto_map = {
@@ -333,15 +350,19 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
             "AutoModel": f"{own}.{type(self).__name__}",
             "AutoModelForZeroShotImageClassification": f"{own}.{type(self).__name__}",
         }
-        return super().save_pretrained(save_directory, **kwargs)
+        return super().save_pretrained(save_directory, *args, **kwargs)
 
 
 def _check_fields(given: dict[str, Any]) -> None:
-    known = [field.name for field in fields(CustomClipConfig) if field.name not in ("vision_config", "text_config")]
+    known = [
+        field.name for field in fields(CustomClipConfig) if field.name not in ("vision_config", "text_config")
+    ]
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
-            raise ValueError(f"CustomClipConfig has no field {name!r}; near matches: {', '.join(near) or 'none'}")
+            raise ValueError(
+                f"CustomClipConfig has no field {name!r}; near matches: {', '.join(near) or 'none'}"
+            )
 
 
 def _check_poolers(vision_model: Any, text_model: Any, config: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ class TorchvisionBackboneModel(PreTrainedModel):
     config_class = TorchvisionBackboneConfig
     base_model_prefix = "torchvision_backbone"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]  # noqa: RUF012
     # torchvision's attention calls scaled_dot_product_attention by itself.
     _supports_sdpa = True
 
@@ -31,8 +31,10 @@ class TorchvisionBackboneModel(PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_torchvision(cls, architecture: str, weights: str | None = "DEFAULT") -> "TorchvisionBackboneModel":
-        """The net with torchvision's pretrained weights ("DEFAULT", "IMAGENET1K_V1", …), or random ones for None."""
+    def from_torchvision(
+        cls, architecture: str, weights: str | None = "DEFAULT"
+    ) -> "TorchvisionBackboneModel":
+        """The net with torchvision's weights ("DEFAULT", "IMAGENET1K_V1", …), or random ones for None."""
         model = cls(TorchvisionBackboneConfig(architecture=check_architecture(architecture)))
         if weights is not None:
             # After post_init, which would overwrite them, BatchNorm statistics included.
@@ -59,9 +61,7 @@ class TorchvisionBackboneModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.MultiheadAttention):
             module._reset_parameters()
-        elif isinstance(module, nn.LayerNorm) or not any(True for _ in module.parameters(recurse=False)):
-            super()._init_weights(module)
-        elif isinstance(module, (nn.Linear, nn.modules.batchnorm._BatchNorm)):
+        elif isinstance(module, (nn.Linear, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)):
             super()._init_weights(module)
         else:
             # Bare parameters: class tokens, position embeddings and tables, layer scales.

@@ -22,7 +22,9 @@ def build_tower(config: Any) -> PreTrainedModel:
     return _auto_class(config).from_config(config)
 
 
-def load_vision_tower(name: str | os.PathLike[str], weights: str | None = "DEFAULT", **kwargs: Any) -> PreTrainedModel:
+def load_vision_tower(
+    name: str | os.PathLike[str], weights: str | None = "DEFAULT", **kwargs: Any
+) -> PreTrainedModel:
     """A torchvision net by its name, else whatever AutoModel loads from a folder or the Hub.
 
     Args:
@@ -37,14 +39,20 @@ def load_vision_tower(name: str | os.PathLike[str], weights: str | None = "DEFAU
     return _load_tower(name, "vision", weights, **kwargs)
 
 
-def load_text_tower(name: str | os.PathLike[str], weights: str | None = "DEFAULT", **kwargs: Any) -> PreTrainedModel:
+def load_text_tower(
+    name: str | os.PathLike[str], weights: str | None = "DEFAULT", **kwargs: Any
+) -> PreTrainedModel:
     """The encoder that AutoModel loads from a folder or the Hub; for None, its shape with random weights."""
     return _load_tower(name, "text", weights, **kwargs)
 
 
-def _load_tower(name: str | os.PathLike[str], kind: str, weights: str | None, **kwargs: Any) -> PreTrainedModel:
+def _load_tower(
+    name: str | os.PathLike[str], kind: str, weights: str | None, **kwargs: Any
+) -> PreTrainedModel:
     if weights not in ("DEFAULT", None):
-        raise ValueError(f"{kind}_weights={weights!r} names torchvision weights, but {str(name)!r} is no torchvision net")
+        raise ValueError(
+            f"{kind}_weights={weights!r} names torchvision weights, but {str(name)!r} is no torchvision net"
+        )
     config = tower_config(name, kind, **kwargs)
     if weights is None:
         return _auto_class(config).from_config(config)
@@ -74,7 +82,9 @@ def _auto_class(config: Any) -> Any:
     return AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
 
 
-def pooled_output(outputs: Any, pooling: str, attention_mask: torch.Tensor | None, tower: nn.Module) -> torch.Tensor:
+def pooled_output(
+    outputs: Any, pooling: str, attention_mask: torch.Tensor | None, tower: nn.Module
+) -> torch.Tensor:
     """One vector for each input: (batch, width).
 
     Args:
@@ -88,7 +98,9 @@ def pooled_output(outputs: Any, pooling: str, attention_mask: torch.Tensor | Non
     if pooling == "pooler":
         pooled = getattr(outputs, "pooler_output", None)
         if pooled is None:
-            raise ValueError(f"{type(tower).__name__} gives no pooler_output; choose the pooling 'cls' or 'mean'")
+            raise ValueError(
+                f"{type(tower).__name__} gives no pooler_output; choose the pooling 'cls' or 'mean'"
+            )
         return pooled.flatten(1)
     if pooling == "cls":
         if hidden.dim() != 3:
@@ -107,7 +119,7 @@ def pooled_output(outputs: Any, pooling: str, attention_mask: torch.Tensor | Non
 
 @torch.no_grad()
 def image_feature_width(config: Any, pooling: str) -> int:
-    """Width of the pooled image feature, measured by a pass without data: configurations disagree on its name."""
+    """Width of the pooled image feature, by a pass without data: configurations disagree on its name."""
     with torch.device("meta"):
         tower = build_tower(config).eval()
         channels, height, width = image_input_shape(config)
@@ -128,14 +140,16 @@ def image_input_shape(config: Any) -> tuple[int, int, int]:
 def max_text_positions(tower: nn.Module) -> int | None:
     """How many tokens the text tower takes; None where its positions are relative."""
     for name, module in tower.named_modules():
-        if name.split(".")[-1] in ("position_embeddings", "position_embedding") and isinstance(module, nn.Embedding):
+        if name.split(".")[-1] in ("position_embeddings", "position_embedding") and isinstance(
+            module, nn.Embedding
+        ):
             # RoBERTa and its kin begin to count after the padding index.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return None
 
 
 def layer_groups(tower: nn.Module) -> list[list[nn.Module]]:
-    """The tower's modules in order, cut into groups: what comes before the first layer, then layer after layer.
+    """The tower's modules in order, cut into groups: what comes before the first layer, then each layer.
 
     A layer is a child of the tower's one outermost list of layers (a transformer's blocks, a ConvNeXt's
     stages), or such a list where there are several (a ResNet's four stages). What follows a layer, such as
@@ -143,7 +157,7 @@ def layer_groups(tower: nn.Module) -> list[list[nn.Module]]:
     """
     lists = _outermost_lists(tower)
     if len(lists) == 1:
-        (name, only), = lists
+        ((name, only),) = lists
         starts = [f"{name}.{child}" for child, module in only.named_children() if _has_parameters(module)]
     else:
         starts = [name for name, _ in lists]
@@ -159,7 +173,12 @@ def _outermost_lists(tower: nn.Module) -> list[tuple[str, nn.Module]]:
     lists: list[tuple[str, nn.Module]] = []
     for name, module in tower.named_modules():
         nested = any(name.startswith(outer + ".") for outer, _ in lists)
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and name and not nested and _has_parameters(module):
+        if (
+            isinstance(module, (nn.ModuleList, nn.Sequential))
+            and name
+            and not nested
+            and _has_parameters(module)
+        ):
             lists.append((name, module))
     return lists
 

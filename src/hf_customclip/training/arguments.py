@@ -18,12 +18,18 @@ class CustomClipTrainingArguments(TrainingArguments):
         ValueError: a value that is not allowed, naming the allowed ones.
     """
 
-    per_device_train_batch_size: int = field(default=128, metadata={"help": "Image-caption pairs a process and step."})
-    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Images a process and evaluation step."})
+    per_device_train_batch_size: int = field(
+        default=128, metadata={"help": "Image-caption pairs a process and step."}
+    )
+    per_device_eval_batch_size: int = field(
+        default=128, metadata={"help": "Images a process and evaluation step."}
+    )
     num_train_epochs: float = field(default=3.0, metadata={"help": "How often each chosen caption is shown."})
     learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two logged losses."})
-    remove_unused_columns: bool = field(default=False, metadata={"help": "The batches hold only what is used."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "The batches hold only what is used."}
+    )
     captions_per_image: int | None = field(
         default=2, metadata={"help": "Captions of each image that an epoch shows; null for all."}
     )

@@ -33,7 +33,7 @@ class TrainConfig:
 def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
     """Read a configuration file; `overrides` such as "training.seed=1" win over it.
 
-    Paths of towers and data that exist relative to the file are taken so, else relative to the working folder.
+    Paths of towers and data are taken relative to the file where they exist, else to the working folder.
 
     Raises:
         ValueError: the file is no such configuration, with what is wrong and what is allowed.
@@ -51,7 +51,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
     for override in overrides or []:
         _override(content, override)
     _check(content, path)
-    for section, keys in (("model", ("vision", "text")), ("data", ("source", "images", "captions_file", "karpathy_file"))):
+    for section, keys in (
+        ("model", ("vision", "text")),
+        ("data", ("source", "images", "captions_file", "karpathy_file")),
+    ):
         for key in keys:
             value = content[section].get(key)
             if isinstance(value, str) and (path.parent / value).exists():

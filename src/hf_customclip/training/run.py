@@ -28,7 +28,9 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     Returns:
         The metrics that also land in `all_results.json`.
     """
-    args = CustomClipTrainingArguments(**checked_fields(CustomClipTrainingArguments, config.training, "training"))
+    args = CustomClipTrainingArguments(
+        **checked_fields(CustomClipTrainingArguments, config.training, "training")
+    )
     data = dict(config.data)
     augmentation = build_augmentation(data.pop("augmentation", None))
     splits = _load_splits(data)
@@ -51,7 +53,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         trainer.save_metrics("all", metrics)
         held_out = next((name for name in ("test", "validation") if name in splits), None)
         if held_out:
-            _report(Path(args.output_dir), held_out, splits[held_out])
+            _report(Path(str(args.output_dir)), held_out, splits[held_out])
     if args.push_to_hub:
         trainer.push_to_hub()
     return metrics
@@ -74,7 +76,11 @@ def _build_model(model: dict[str, Any]) -> CustomClipModel:
 
 
 def _build_processor(config: TrainConfig) -> CustomClipProcessor:
-    options = {name: config.model[name] for name in ("vision_kwargs", "text_kwargs", "max_text_length") if name in config.model}
+    options = {
+        name: config.model[name]
+        for name in ("vision_kwargs", "text_kwargs", "max_text_length")
+        if name in config.model
+    }
     return CustomClipProcessor.from_vision_text_pretrained(
         config.model["vision"], config.model["text"], **options, **config.processor
     )
@@ -85,7 +91,10 @@ def _report(folder: Path, split: str, dataset: Dataset) -> None:
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     embedded = embed_dataset(model, processor, dataset)
     chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
-    print(f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images never trained on:")
+    print(
+        f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images "
+        "never trained on:"
+    )
     print(format_retrieval_table(embedded.metrics(), chance))
     _show_pipeline(folder, dataset)
     _draw(folder / "retrieval.png", embedded, dataset)

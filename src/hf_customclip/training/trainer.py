@@ -23,6 +23,8 @@ from ..evaluation.retrieval import retrieval_metrics
 from ..losses import gather_rows, row_counts
 from .arguments import CustomClipTrainingArguments
 
+_EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
+
 
 class CustomClipTrainer(Trainer):
     """`Trainer` on datasets with the columns `image`, `captions` and `image_id`.
@@ -35,6 +37,7 @@ class CustomClipTrainer(Trainer):
     """
 
     args: CustomClipTrainingArguments
+    model: Any
 
     def __init__(
         self,
@@ -88,12 +91,11 @@ class CustomClipTrainer(Trainer):
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Images with all their captions, this process's share of them in order."""
-        if isinstance(eval_dataset, str):
-            eval_dataset = self.eval_dataset[eval_dataset]
-        eval_dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if eval_dataset is None:
+        known: Any = self.eval_dataset
+        if eval_dataset is None and known is None:
             raise ValueError("evaluation needs an eval_dataset")
-        items = RetrievalDataset(eval_dataset)
+        chosen = known[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        items = RetrievalDataset(known if chosen is None else chosen)
         share = range(self.args.process_index, len(items), self.args.world_size)
         return self._loader(items, sampler=share, batch_size=self.args.eval_batch_size)
 
@@ -104,7 +106,11 @@ class CustomClipTrainer(Trainer):
     def num_examples(self, dataloader: DataLoader) -> int:
         """Pairs that an epoch shows, or images that are evaluated."""
         sampler = dataloader.batch_sampler
-        return sampler.num_pairs if isinstance(sampler, TwinFreeBatchSampler) else super().num_examples(dataloader)
+        return (
+            sampler.num_pairs
+            if isinstance(sampler, TwinFreeBatchSampler)
+            else super().num_examples(dataloader)
+        )
 
     def _loader(self, dataset: Any, **options: Any) -> DataLoader:
         loader = DataLoader(
@@ -117,7 +123,9 @@ class CustomClipTrainer(Trainer):
             **options,
         )
         # The samplers have dealt out the shares; accelerate would even them out with images shown twice.
-        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
 
     # ---- Loss ----
 
@@ -169,14 +177,15 @@ class CustomClipTrainer(Trainer):
             for name, rows in self._embed(inputs).items():
                 parts.setdefault(name, []).append(rows)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        rows = {name: torch.cat(parts[name]) for name in sorted(parts)}
-        everyone = {name: gather_rows(own, row_counts(own)) for name, own in rows.items()}
-        metrics = retrieval_metrics(**everyone) | {"loss": self._eval_loss(**everyone)}
+        own = [torch.cat(parts[name]) for name in _EMBEDDED]
+        everyone: Any = [gather_rows(rows, row_counts(rows)) for rows in own]
+        metrics = retrieval_metrics(*everyone) | {"loss": self._eval_loss(*everyone)}
+        predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
         return EvalLoopOutput(
-            predictions=tuple(everyone[name].cpu().numpy() for name in ("image_embeds", "text_embeds")),
+            predictions=predictions,
             label_ids=None,
             metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
-            num_samples=len(everyone["image_ids"]),
+            num_samples=len(everyone[0]),
         )
 
     @torch.no_grad()
@@ -185,12 +194,8 @@ class CustomClipTrainer(Trainer):
         text_image_ids = inputs.pop("text_image_ids", inputs["image_ids"])
         with self.compute_loss_context_manager():
             outputs = self.model(**inputs)
-        return {
-            "image_embeds": outputs.image_embeds,
-            "text_embeds": outputs.text_embeds,
-            "image_ids": inputs["image_ids"],
-            "text_image_ids": text_image_ids,
-        }
+        rows = (outputs.image_embeds, outputs.text_embeds, inputs["image_ids"], text_image_ids)
+        return dict(zip(_EMBEDDED, rows, strict=True))
 
     @torch.no_grad()
     def _eval_loss(
@@ -219,9 +224,10 @@ class CustomClipTrainer(Trainer):
     # ---- Saving ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """As in `Trainer`, with the arguments as JSON: `Trainer` pickles them, and a pickle is not published."""
+        """As in `Trainer`, with the arguments as JSON: it pickles them, and no pickle is to be published."""
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
+            folder = Path(output_dir or str(self.args.output_dir))
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            (folder / "training_args.json").write_text(json.dumps(self.args.to_dict(), indent=2, default=str) + "\n")
+            arguments = json.dumps(self.args.to_dict(), indent=2, default=str)
+            (folder / "training_args.json").write_text(arguments + "\n", encoding="utf-8")
