@@ -55,7 +55,7 @@ class FreezingMixin:
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Any:
-        """As `nn.Module.train`, but frozen towers and layers stay in eval mode: BatchNorm, dropout and all."""
+        """As `nn.Module.train`, but frozen towers and layers stay in eval mode, BatchNorm and all."""
         super().train(mode)  # type: ignore[misc]
         if mode:
             for tower in TOWERS:

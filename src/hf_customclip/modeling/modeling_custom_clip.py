@@ -222,7 +222,7 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
         )
 
     def inverse_temperature(self) -> torch.Tensor:
-        """exp(logit_scale), at most 100; in training the parameter is held there, or it would never return."""
+        """exp(logit_scale), at most 100; in training the parameter is held there, or it would be stuck."""
         if self.training and self.logit_scale.requires_grad:
             with torch.no_grad():
                 self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)

@@ -17,7 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class CustomClipProcessorKwargs(ProcessingKwargs, total=False):
     """Captions are padded to their batch's longest and cut at the tokenizer's `model_max_length`."""
 
-    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}  # type: ignore[misc]
+    _defaults = {"text_kwargs": {"padding": True, "truncation": True}}  # type: ignore[misc]  # noqa: RUF012
 
 
 class CustomClipProcessor(ProcessorMixin):
