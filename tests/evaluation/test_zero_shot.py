@@ -151,7 +151,12 @@ def test_wrong_input_gets_a_sentence(classifier, model, processor, labelled, ima
 def test_transformers_own_models_can_be_measured_alike(processor, images):
     """CLIP and SigLIP (whose scores are sigmoids) go through the same classifier, for comparisons."""
     common = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = common | {"vocab_size": 40, "bos_token_id": 2, "eos_token_id": 3, "projection_size": 24}
+    text = common | {
+        "vocab_size": len(processor.tokenizer),
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "projection_size": 24,
+    }
     vision = common | {"image_size": 32, "patch_size": 8}
     sizes = {"text_config": text, "vision_config": vision}
     for peer in (CLIPModel(CLIPConfig(**sizes)), SiglipModel(SiglipConfig(**sizes))):

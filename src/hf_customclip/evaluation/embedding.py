@@ -2,16 +2,22 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from datasets import Dataset, Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
+from ..data.images import decode_image, to_rgb
+from ..data.pairs import CaptionTable
 from .retrieval import retrieval_metrics
 
 T = TypeVar("T")
@@ -53,20 +59,46 @@ def evaluating(model: DualEncoder) -> Iterator[None]:
 
 
 def embed_images(model: DualEncoder, processor: ProcessorMixin, images: Sequence[Any]) -> Tensor:
-    """One batch of images (PIL, arrays) to L2-normalised float32 embeddings `[len(images), d]`."""
-    # Grey and palette pictures are common in classification data; image towers take three channels.
-    images = [image.convert("RGB") if hasattr(image, "convert") else image for image in images]
-    inputs = processor(images=images, return_tensors="pt").to(model.device)
-    with evaluating(model):
-        features = model.get_image_features(inputs["pixel_values"].to(model.dtype)).pooler_output
-    return F.normalize(features.float(), dim=-1)
+    """One batch of images to L2-normalised float32 embeddings `[len(images), d]`.
+
+    Args:
+        images: pictures, paths, bytes or `datasets`' undecoded form, in any colour mode; or RGB arrays.
+
+    Raises:
+        UnreadableImageError: for a picture that cannot be decoded, naming it.
+    """
+    return embed_pixels(model, _pixels(processor, images))
 
 
 def embed_texts(model: DualEncoder, processor: ProcessorMixin, texts: Sequence[str]) -> Tensor:
     """One batch of texts to L2-normalised float32 embeddings `[len(texts), d]`."""
-    inputs = processor(text=list(texts), return_tensors="pt").to(model.device)
+    length = max_text_length(model, processor)
+    tokens = processor(
+        text=list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+    )
+    return embed_tokens(model, tokens["input_ids"], tokens["attention_mask"])
+
+
+def embed_pixels(model: DualEncoder, pixel_values: Tensor) -> Tensor:
+    """Processed pixels `[n, channels, height, width]` to L2-normalised float32 embeddings `[n, d]`."""
     with evaluating(model):
-        features = model.get_text_features(inputs["input_ids"], inputs["attention_mask"]).pooler_output
+        return _unit(model.get_image_features(pixel_values.to(model.device, model.dtype)).pooler_output)
+
+
+def embed_tokens(model: DualEncoder, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Tokens `[n, length]` to L2-normalised float32 embeddings `[n, d]`."""
+    ids, mask = input_ids.to(model.device), attention_mask.to(model.device)
+    with evaluating(model):
+        return _unit(model.get_text_features(ids, mask).pooler_output)
+
+
+def max_text_length(model: DualEncoder, processor: Any) -> int:
+    """Where the model cuts its texts, in tokens; the tokenizer's own limit for models that do not say."""
+    return getattr(model.config, "max_text_length", processor.tokenizer.model_max_length)
+
+
+def _unit(features: Tensor) -> Tensor:
+    # In float32: half precision rounds the norm's epsilon to zero.
     return F.normalize(features.float(), dim=-1)
 
 
@@ -88,13 +120,19 @@ def embed_all(
 
 @dataclass
 class EmbeddedDataset:
-    """A whole image-text data set in the shared space; ids are positions of the first row with that image."""
+    """A whole image-text data set in the shared space.
+
+    Args:
+        image_embeds: `[rows, d]`, one for each row of the data set.
+        text_embeds: `[captions, d]`, row after row.
+        image_ids: `[rows]`, a small integer for each distinct image.
+        text_image_ids: `[captions]`, the image that each caption describes.
+    """
 
     image_embeds: Tensor
     text_embeds: Tensor
     image_ids: Tensor
     text_image_ids: Tensor
-    captions: list[str] = field(repr=False)
 
     def metrics(self) -> dict[str, float]:
         """`retrieval_metrics` of these embeddings."""
@@ -102,23 +140,47 @@ class EmbeddedDataset:
 
 
 def embed_dataset(
-    model: DualEncoder, processor: ProcessorMixin, dataset: Any, batch_size: int = 64
+    model: DualEncoder, processor: Any, dataset: Dataset, batch_size: int = 64, num_workers: int = 0
 ) -> EmbeddedDataset:
     """Embed a `datasets.Dataset` with the columns `image`, `captions` (list of str) and `image_id`.
 
-    All captions of an image are used, however many it has; rows with an id seen before add their captions.
+    All captions of an image are used, however many it has. Equal captions are embedded once: in batches that
+    are padded to different lengths they would differ in their last bits, and ties would be broken by luck.
+
+    Args:
+        num_workers: processes that decode and prepare pictures beside this one.
     """
-    rows_of_ids: dict[Any, int] = {}
-    row_ids = [rows_of_ids.setdefault(image_id, row) for row, image_id in enumerate(dataset["image_id"])]
-    captions_of_rows = list(dataset["captions"])
-    captions = [caption for captions in captions_of_rows for caption in captions]
-    text_ids = [i for i, captions in zip(row_ids, captions_of_rows, strict=True) for _ in captions]
-    unique_rows = list(rows_of_ids.values())
-    images = dataset.select(unique_rows)["image"]
+    table = CaptionTable(dataset)
+    captions = [caption for captions in dataset.with_format(None)["captions"] for caption in captions]
+    position = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
+    text_embeds = embed_all(embed_texts, model, processor, list(position), batch_size)
+    image_ids = torch.from_numpy(table.image_ids)
+    captions_of_rows = torch.from_numpy(np.diff(table.first))
     return EmbeddedDataset(
-        image_embeds=embed_all(embed_images, model, processor, images, batch_size),
-        text_embeds=embed_all(embed_texts, model, processor, captions, batch_size),
-        image_ids=torch.tensor(unique_rows, device=model.device),
-        text_image_ids=torch.tensor(text_ids, device=model.device),
-        captions=captions,
+        image_embeds=_embed_image_column(model, processor, dataset, batch_size, num_workers),
+        text_embeds=text_embeds[[position[caption] for caption in captions]],
+        image_ids=image_ids.to(model.device),
+        text_image_ids=image_ids.repeat_interleave(captions_of_rows).to(model.device),
     )
+
+
+def _embed_image_column(
+    model: DualEncoder, processor: Any, dataset: Dataset, batch_size: int, num_workers: int
+) -> Tensor:
+    # Undecoded, so that a picture which cannot be read is named.
+    rows = dataset.with_format(None).select_columns(["image"]).cast_column("image", Image(decode=False))
+    collate = partial(_pixels_of_rows, processor)
+    loader = DataLoader(rows, batch_size, collate_fn=collate, num_workers=num_workers)  # type: ignore[arg-type]
+    batches = tqdm(loader, desc="embed_images", disable=None, leave=False)
+    return torch.cat([embed_pixels(model, pixels) for pixels in batches])
+
+
+def _pixels_of_rows(processor: Any, rows: Sequence[dict[str, Any]]) -> Tensor:
+    return _pixels(processor, [row["image"] for row in rows])
+
+
+def _pixels(processor: Any, images: Sequence[Any]) -> Tensor:
+    pictures = [
+        image if isinstance(image, (np.ndarray, Tensor)) else to_rgb(decode_image(image)) for image in images
+    ]
+    return processor(images=pictures, return_tensors="pt")["pixel_values"]
