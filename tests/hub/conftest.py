@@ -16,6 +16,20 @@ from huggingface_hub import HfApi, constants
 
 from .server import LocalHub
 
+# Filled by test_faults.py: "stage | fault" -> what was published afterwards.
+OUTCOMES: dict[str, str] = {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The table of faults, at the end of the run that met them."""
+    if not OUTCOMES:
+        return
+    terminalreporter.section("pushing under faults: stage | fault -> outcome")
+    for name, outcome in OUTCOMES.items():
+        stage, _, fault = name.partition(" | ")
+        terminalreporter.line(f"{stage:<21}{fault:<17}{outcome}")
+
+
 WRITE, READ, STRANGER = "hf_alice_write", "hf_alice_read", "hf_bob_write"
 
 
@@ -38,9 +52,9 @@ def api(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> HfApi:
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-off still happens, a hundred times faster: the client waits up to 23 s a stage otherwise."""
+    """Back-off still happens, 500 times faster: the client waits up to 23 s a stage otherwise."""
     sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 100))
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 500))
 
 
 @pytest.fixture

@@ -38,7 +38,11 @@ def test_a_saved_model_is_ready(folder: Path) -> None:
 
 def test_leftovers_of_training_stay_behind(folder: Path) -> None:
     before = check_folder(folder)
-    leftovers = ["training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pkl", "x.joblib", "x.npy", "_x.json", "checkpoint-10/model.safetensors", "runs/a/events.out", ".cache/x.json", "__pycache__/x.py"]
+    leftovers = [
+        *("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pkl"),
+        *("x.joblib", "x.npy", "_x.json", "runs/a/events.out", "checkpoint-10/model.safetensors"),
+        *(".cache/x.json", "__pycache__/x.py"),
+    ]
     for name in leftovers:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -118,6 +118,7 @@ def _configs(folder: Path) -> Iterator[str]:
 
 def _code(folder: Path) -> Iterator[str]:
     """Problems with the code that the auto_maps name: missing, or living in another repository."""
+    sources: dict[str, ast.Module | None] = {}
     for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
         for auto_class, reference in _references(_json(folder / name)):
             if "--" in reference:
@@ -125,7 +126,10 @@ def _code(folder: Path) -> Iterator[str]:
                 yield f"{name}'s {auto_class} uses code from another repository ({repo}); save it again"
                 continue
             module, _, class_name = reference.rpartition(".")
-            yield from _defines(folder, f"{module}.py", class_name, f"{name}'s {auto_class}")
+            yield from _read_source(folder, f"{module}.py", f"{name}'s {auto_class} needs", sources)
+            tree = sources[f"{module}.py"]
+            if tree and class_name not in {node.name for node in tree.body if isinstance(node, ast.ClassDef)}:
+                yield f"{name}'s {auto_class} needs the class {class_name}, which {module}.py does not define"
 
 
 def _references(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -136,39 +140,24 @@ def _references(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield auto_class, reference
 
 
-def _defines(folder: Path, file: str, class_name: str, wanted_by: str) -> Iterator[str]:
-    tree, problem = _parse(folder / file)
-    if problem:
-        yield f"{wanted_by} needs {file}, which {problem}"
-    elif class_name not in {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}:
-        yield f"{wanted_by} needs the class {class_name}, which {file} does not define"
-    else:
-        yield from _missing_siblings(folder, file, {file})
-
-
-def _missing_siblings(folder: Path, file: str, seen: set[str]) -> Iterator[str]:
-    """Files that `from .sibling import ...` in `file`, or in what it imports, does not find."""
-    tree, _ = _parse(folder / file)
+def _read_source(
+    folder: Path, file: str, wanted: str, sources: dict[str, ast.Module | None]
+) -> Iterator[str]:
+    """Parse `file`, and what it imports by `from .sibling import`, into `sources`; say what cannot be."""
+    if file in sources:
+        return
+    sources[file] = None
+    try:
+        tree = sources[file] = ast.parse((folder / file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        yield f"{wanted} {file}, which is missing"
+        return
+    except (SyntaxError, ValueError):
+        yield f"{wanted} {file}, which is not valid Python"
+        return
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and node.module:
-            sibling = f"{node.module}.py"
-            if sibling in seen:
-                continue
-            seen.add(sibling)
-            _, problem = _parse(folder / sibling)
-            if problem:
-                yield f"{file} imports {sibling}, which {problem}"
-            else:
-                yield from _missing_siblings(folder, sibling, seen)
-
-
-def _parse(path: Path) -> tuple[ast.Module, str]:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8")), ""
-    except FileNotFoundError:
-        return ast.Module([], []), "is missing"
-    except (SyntaxError, ValueError):
-        return ast.Module([], []), "is not valid Python"
+            yield from _read_source(folder, f"{node.module}.py", f"{file} imports", sources)
 
 
 def _processor(folder: Path, files: list[str]) -> Iterator[str]:

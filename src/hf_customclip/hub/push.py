@@ -104,12 +104,7 @@ class _Push:
             retried(self._create_branch)
             state = self.state()
         except RepositoryNotFoundError:
-            retried(
-                lambda: self.api.create_repo(self.repo_id, private=private, exist_ok=True, token=self.token)
-            )
-            if self.revision is not None:
-                retried(self._create_branch)
-            return self.state()
+            return self._create(private)
         if private and not state.private:
             raise PublishError(
                 f"{self.repo_id} was not published: it exists already and is public; make it private in its "
@@ -117,6 +112,27 @@ class _Push:
             )
         self._refuse_other_models(state)
         return state
+
+    def _create(self, private: bool | None) -> RemoteState:
+        taken = False
+        try:
+            retried(lambda: self.api.create_repo(self.repo_id, private=private, token=self.token))
+        except CLIENT_ERRORS as error:
+            # Also what a repeated request gets when the first one's answer was lost.
+            taken = status_of(error) == 409
+            if not taken:
+                raise
+        try:
+            if self.revision is not None:
+                retried(self._create_branch)
+            return self.state()
+        except RepositoryNotFoundError as error:
+            if not taken:
+                raise
+            raise PublishError(
+                f"{self.repo_id} was not published: the name is taken by what this account cannot see; choose "
+                "another name."
+            ) from error
 
     def _create_branch(self) -> None:
         assert self.revision is not None
@@ -236,9 +252,12 @@ class _Push:
         added = [name for name in damaged.files if name not in before.files]
         with tempfile.TemporaryDirectory() as folder:
             for name in changed:
-                self.api.hf_hub_download(
-                    self.repo_id, name, revision=before.sha, local_dir=folder, token=self.token
-                )
+                content = read_file(self.api, self.repo_id, before.sha, name, self.token)
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+                if not before.files[name].is_same(FileHashes.of(path)):
+                    raise ValueError(f"{name} of the commit before came back damaged too")
             message = f"Undo {damaged.sha[:7]}: damaged on the way"
             self._commit(Path(folder), changed, added, message, damaged.sha)
 
