@@ -95,7 +95,13 @@ class CustomClipConfig(PretrainedConfig):
             and self.logit_scale_init_value == CustomClipConfig.logit_scale_init_value
         ):
             self.logit_scale_init_value = math.log(10)
+        towers = (self.vision_config, self.text_config)
+        attention = [tower._attn_implementation for tower in towers]
         super().__post_init__(**kwargs)
+        if self._attn_implementation is None:
+            # The line above passed None on to the towers, which may be built and running already.
+            for tower, implementation in zip(towers, attention, strict=True):
+                tower._attn_implementation = implementation
 
     @classmethod
     def from_vision_text_configs(
