@@ -40,7 +40,14 @@ def test_leftovers_of_training_stay_behind(folder: Path) -> None:
     before = check_folder(folder)
     leftovers = [
         *("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pkl"),
-        *("x.joblib", "x.npy", "_x.json", "runs/a/events.out", "checkpoint-10/model.safetensors"),
+        *(
+            "x.joblib",
+            "x.npy",
+            "_x.json",
+            "training_args.json",
+            "runs/a/events.out",
+            "checkpoint-10/model.safetensors",
+        ),
         *(".cache/x.json", "__pycache__/x.py"),
     ]
     for name in leftovers:

@@ -1,18 +1,20 @@
-"""Faults at every stage of a push, and what is published after them; prints a table of stage x fault -> outcome.
+"""Faults at every stage of a push, and what is published after them; prints a table of stage x fault ->
+outcome.
 
-Pinned: whatever goes wrong, either the push succeeds and the branch holds the new model whole, or it fails with one
-line and the branch holds the previous model whole; a mixture is never seen. What passes by itself is got over; what
-does not is an error. Afterwards the same push succeeds, and the previous revision is what it was. Where nothing was
-published before, a failed push leaves nothing.
+Pinned: whatever goes wrong, either the push succeeds and the branch holds the new model whole, or it
+fails with one line and the branch holds the previous model whole; a mixture is never seen. What passes
+by itself is got over; what does not is an error. Afterwards the same push succeeds, and the previous
+revision is what it was. Where nothing was published before, a failed push leaves nothing.
 """
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 
 from hf_customclip.hub import PublishError, push_folder
 
@@ -173,23 +175,18 @@ def test_an_undo_that_fails_says_where_the_previous_model_is(
 
 @pytest.mark.usefixtures("short_waits")
 def test_another_commit_in_between_is_not_mixed_in(hub: LocalHub, api: HfApi, old: Path, new: Path) -> None:
-    """Someone's commit lands after this push looked: the first try is refused (412), the next one is complete."""
+    """Commits land after this push looked: its first try is refused (412), the next one is complete."""
     push_folder(old, "alice/m", api=api)
-    original, raced = HfApi.create_commit, []
+    original = api.create_commit
+    others = [CommitOperationAdd(name, b"other") for name in ("config.json", "NOTES.txt")]
 
-    def racing(self: HfApi, *args: object, **kwargs: object) -> object:
-        if not raced:
-            raced.append(1)
-            original(self, "alice/m", [_add("config.json"), _add("NOTES.txt")], commit_message="other")
-        return original(self, *args, **kwargs)
+    def racing(*args: Any, **kwargs: Any) -> Any:
+        while others:
+            original("alice/m", [others.pop()], commit_message="other")
+        return original(*args, **kwargs)
 
-    api.create_commit = racing.__get__(api)  # type: ignore[method-assign]
+    api.create_commit = racing  # type: ignore[method-assign]
     push_folder(new, "alice/m", api=api)
     assert held(hub) == {**local(new), "NOTES.txt": b"other"}
-    assert [c.title for c in hub.repo("alice/m").history()][:2] == ["Upload CustomClipModel", "other"]
-
-
-def _add(path: str) -> object:
-    from huggingface_hub import CommitOperationAdd
-
-    return CommitOperationAdd(path, b"other")
+    titles = [commit.title for commit in hub.repo("alice/m").history()]
+    assert titles[:3] == ["Upload CustomClipModel", "other", "other"]

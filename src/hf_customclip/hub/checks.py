@@ -21,6 +21,8 @@ PUBLISHED_SUFFIXES = (
 PUBLISHED_NAMES = ("LICENSE", "NOTICE")
 # Left by training in the same folder; not part of the model.
 SKIPPED_FOLDERS = ("checkpoint-*", "runs", "last-checkpoint", "__pycache__", ".*", "_*", "logs")
+# They name paths of the machine that trained.
+SKIPPED_FILES = ("training_args.json", "trainer_state.json")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -57,7 +59,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _is_published(path: Path) -> bool:
     known = path.suffix.lower() in PUBLISHED_SUFFIXES or path.name in PUBLISHED_NAMES
-    return known and not path.name.startswith(("_", "."))
+    return known and not path.name.startswith(("_", ".")) and path.name not in SKIPPED_FILES
 
 
 def _weights(folder: Path) -> Iterator[str]:

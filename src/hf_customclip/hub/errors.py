@@ -26,7 +26,7 @@ CONFLICT_STATUS = (409, 412)
 CLIENT_ERRORS = (HTTPError, OSError, ValueError, RuntimeError)
 
 
-class PublishError(Exception):
+class PublishError(OSError):
     """A model was not published. The message is one line: what was wrong and what to do about it."""
 
 

@@ -76,6 +76,8 @@ def push_folder(
     try:
         before = push.prepare(private)
         is_new, oid = push.make_current(folder, files, commit_message, before)
+    except PublishError:
+        raise
     except CLIENT_ERRORS as error:
         raise explain(error, push.api, push.repo_id, token) from error
     push.read_back(folder, files, before, oid, is_new)
@@ -130,8 +132,8 @@ class _Push:
             if not taken:
                 raise
             raise PublishError(
-                f"{self.repo_id} was not published: the name is taken by what this account cannot see; choose "
-                "another name."
+                f"{self.repo_id} was not published: the name is taken by what this account cannot see; "
+                "choose another name."
             ) from error
 
     def _create_branch(self) -> None:

@@ -1,0 +1,143 @@
+"""The model card of a saved folder, from what lies in it and what the caller knows besides."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from .card import RetrievalResult, render_model_card
+from .errors import CLIENT_ERRORS
+from .known_data import DataDescription, hub_id_of
+
+# What a reader of the card wants to know of the training arguments, as it should be read.
+SETTINGS = {
+    "num_train_epochs": "epochs",
+    "max_steps": "steps",
+    "per_device_train_batch_size": "batch size (each process)",
+    "gradient_accumulation_steps": "gradient accumulation steps",
+    "captions_per_image": "captions of each image",
+    "caption_sampling": "choice of captions",
+    "gather_negatives": "negatives from all processes",
+    "optim": "optimizer",
+    "learning_rate": "learning rate",
+    "lr_scheduler_type": "schedule",
+    "warmup_steps": "warm-up",
+    "weight_decay": "weight decay",
+    "seed": "seed",
+    "bf16": "bf16",
+    "fp16": "fp16",
+}
+
+
+def write_model_card(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    data: DataDescription | None = None,
+    license: str | None = None,
+    results: Sequence[RetrievalResult] = (),
+    api: HfApi | None = None,
+) -> Path:
+    """Write `README.md` into a saved model's folder, with a picture of the curves where Matplotlib is there.
+
+    Parameters are counted in the weights; training settings and curves come from `training_args.json` and
+    `trainer_state.json` where training left them. The other arguments are `render_model_card`'s.
+
+    Args:
+        api: asked for the licences of towers that came from the Hub; without it they are left out.
+    """
+    from ..modeling.configuration_custom_clip import CustomClipConfig
+
+    folder = Path(folder)
+    config = CustomClipConfig.from_pretrained(folder)
+    trained, total = count_parameters(folder, config)
+    log_history = read_json(folder / "trainer_state.json").get("log_history", [])
+    card = render_model_card(
+        config,
+        repo_id,
+        data=data,
+        license=license,
+        trained_parameters=trained,
+        total_parameters=total,
+        tower_licenses=_hub_licenses((config.vision_name, config.text_name), api) if api else None,
+        settings=training_settings(read_json(folder / "training_args.json")),
+        log_history=log_history,
+        curves=_draw_curves(log_history, folder),
+        results=results,
+    )
+    return write_atomically(folder / "README.md", str(card))
+
+
+def _hub_licenses(names: Sequence[str | None], api: HfApi) -> dict[str, str]:
+    """Licences that the cards of these towers state; what cannot be asked is left out."""
+    licenses = {}
+    for name in names:
+        try:
+            card = api.model_info(name).card_data if name and hub_id_of(name) else None
+        except CLIENT_ERRORS:
+            continue
+        if name and card and card.get("license"):
+            licenses[name] = str(card.get("license"))
+    return licenses
+
+
+def training_settings(arguments: Mapping[str, Any]) -> dict[str, object]:
+    """Of training arguments as a dictionary, those that the card shows, under readable names."""
+    shown = {key: arguments[key] for key in SETTINGS if arguments.get(key) not in (None, False)}
+    # Steps win over epochs where they are given; -1 says they are not.
+    shown.pop("num_train_epochs" if shown.get("max_steps", -1) > 0 else "max_steps", None)
+    for key in ("warmup_steps", "weight_decay"):
+        if shown.get(key) == 0:
+            shown.pop(key)
+    if shown.get("gradient_accumulation_steps") == 1:
+        shown.pop("gradient_accumulation_steps")
+    return {SETTINGS[key]: "yes" if value is True else value for key, value in shown.items()}
+
+
+def count_parameters(folder: Path, config: Any) -> tuple[int | None, int]:
+    """Parameters trained (None where part of a tower was) and in all, by the headers of the weights."""
+    from safetensors import safe_open
+
+    trained = total = 0
+    frozen = tuple(f"{tower}_model." for tower in ("vision", "text") if getattr(config, f"freeze_{tower}"))
+    for file in sorted(folder.glob("model*.safetensors")):
+        with safe_open(file, framework="numpy") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a dictionary
+                size = math.prod(weights.get_slice(name).get_shape())
+                # BatchNorm's statistics are saved beside the parameters and are none.
+                if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+                    continue
+                total += size
+                fixed = name.startswith(frozen) or (name == "logit_scale" and not config.learn_logit_scale)
+                trained += 0 if fixed else size
+    partly = config.vision_unfrozen_groups or config.text_unfrozen_groups
+    return (None if partly else trained), total
+
+
+def _draw_curves(log_history: Sequence[Mapping[str, float]], folder: Path) -> str | None:
+    if not any("loss" in entry for entry in log_history):
+        return None
+    try:
+        from ..evaluation.figures import plot_training_curves, save_figure
+    except ImportError:  # the curves' numbers are in the card all the same
+        return None
+    return save_figure(plot_training_curves(log_history), folder / "training.png").name
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`, or an empty one where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_atomically(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+    return path

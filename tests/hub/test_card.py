@@ -1,0 +1,259 @@
+"""The model card.
+
+Pinned: nothing is invented (a bare model gives a card without data, training, numbers or languages, and no
+path of this machine); everything given is there; the metadata hold the Hub's fields and the measured numbers
+survive the way through YAML; tables are well-formed; the Python in it is valid; the parameters are those
+that training would change, counted independently by torch; the same template is found in a checkout.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_customclip import CustomClipConfig
+from hf_customclip.hub import (
+    DataDescription,
+    RetrievalResult,
+    describe_data,
+    render_model_card,
+    write_model_card,
+)
+from hf_customclip.hub.card import template_path
+from hf_customclip.hub.folder_card import count_parameters, training_settings
+
+from .tiny import save_tiny, tiny_model
+
+METRICS = {
+    f"test_{way}_{name}": value
+    for way, plus in (("i2t", 0.0), ("t2i", 0.01))
+    for name, value in {
+        "recall@1": 0.25 + plus, "recall@5": 0.5, "recall@10": 0.625, "median_rank": 4.5, "mean_rank": 20.25,
+    }.items()
+}  # fmt: skip
+METRICS["test_rsum"] = 276.0
+EVALUATIONS = ("eval_loss", "eval_i2t_recall@1", "eval_t2i_recall@1", "eval_rsum")
+HISTORY = [
+    {"loss": 4.8, "step": 10, "epoch": 0.5},
+    {"step": 20, "epoch": 1.0, **dict(zip(EVALUATIONS, (4.5, 0.2, 0.19, 200.0), strict=True))},
+    {"loss": 4.1, "step": 30, "epoch": 1.5},
+    {"step": 40, "epoch": 2.0, **dict(zip(EVALUATIONS, (4.2, 0.25, 0.26, 276.0), strict=True))},
+]
+FLICKR = describe_data("umaru97/flickr30k_train_val_test", {"train": 29_000, "val": 1_014, "test": 1_000})
+
+
+def config(**fields: object) -> CustomClipConfig:
+    names = {"vision_name": "resnet34", "text_name": "distilbert/distilbert-base-multilingual-cased"}
+    made = CustomClipConfig(vision_config={"model_type": "torchvision_backbone"})
+    for name, value in {**names, **fields}.items():
+        setattr(made, name, value)
+    return made
+
+
+def full_card() -> ModelCard:
+    result = RetrievalResult(METRICS, FLICKR, 1_000, 5_000, split="test", prefix="test_")
+    return render_model_card(
+        config(),
+        "alice/clip-flickr30k",
+        data=FLICKR,
+        trained_parameters=1_181_697,
+        total_parameters=157_000_000,
+        tower_licenses={"distilbert/distilbert-base-multilingual-cased": "Apache-2.0"},
+        settings={"learning rate": 0.001, "optimizer": "adamw|torch"},
+        log_history=HISTORY,
+        curves="training.png",
+        results=[result],
+    )
+
+
+def tables(text: str) -> list[list[str]]:
+    found = re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE)
+    return [table.strip().split("\n") for table in found]
+
+
+def cells(line: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", line)) - 1
+
+
+def test_metadata_are_the_hubs_fields() -> None:
+    data = full_card().data.to_dict()
+    assert data["license"] == "other" and data["license_name"]
+    assert data["license_link"].startswith("https://")
+    assert data["language"] == ["en"]
+    assert data["pipeline_tag"] == "zero-shot-image-classification"
+    assert data["library_name"] == "transformers"
+    assert data["base_model"] == ["distilbert/distilbert-base-multilingual-cased"]
+    assert data["datasets"] == ["umaru97/flickr30k_train_val_test"]
+    assert data["metrics"] == ["recall"]
+    assert {"clip", "custom_clip"} <= set(data["tags"])
+
+
+def test_measured_numbers_survive_in_the_model_index(tmp_path: Path) -> None:
+    full_card().save(tmp_path / "README.md")
+    entries = getattr(ModelCard.load(tmp_path / "README.md").data, "eval_results")  # noqa: B009
+    measured = {entry.metric_type: entry.metric_value for entry in entries}
+    assert measured["i2t_recall@1"] == 0.25 and measured["t2i_recall@1"] == 0.26
+    assert measured["rsum"] == 276.0 and measured["t2i_median_rank"] == 4.5
+    assert {entry.dataset_type for entry in entries} == {"umaru97/flickr30k_train_val_test"}
+    assert {entry.dataset_split for entry in entries} == {"test"}
+
+
+def test_everything_given_is_there() -> None:
+    text = str(full_card())
+    for expected in (
+        "1,181,697 trained of 157,000,000",
+        "torchvision's [`resnet34`](https://docs.pytorch.org/",
+        "https://huggingface.co/distilbert/distilbert-base-multilingual-cased) | frozen | Apache-2.0 |",
+        "| train | 29,000 |",
+        "non-commercial research and education only",
+        "| learning rate | 0.001 |",
+        "![Loss and recalls over the steps](training.png)",
+        "| 1 | 20 | 4.8 | 4.5 | 0.2 | 0.19 | 200 |",
+        "| image to text | 25.0 | 50.0 | 62.5 | 4.5 |",
+        "| text to image | 26.0 | 50.0 | 62.5 | 4.5 |",
+        "Sum of the six recalls: 276.0 of 600.",
+        "1,000 images and 5,000 captions",
+        "van Miltenburg",
+        "young2014image",
+        'pipeline("zero-shot-image-classification", model="alice/clip-flickr30k", trust_remote_code=True)',
+    ):
+        assert expected in text, expected
+
+
+def test_tables_and_blocks_are_well_formed() -> None:
+    text = str(full_card())
+    found = tables(text)
+    assert len(found) == 5  # towers, splits, settings, history, retrieval
+    for table in found:
+        assert {cells(line) for line in table} == {cells(table[0])}, table
+        assert re.fullmatch(r"\|(-+\|)+", table[1])
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        ast.parse(block)
+    assert "\n\n\n" not in text and not re.search(r"\{[{%]", text) and "None" not in text
+
+
+def test_nothing_is_invented(tmp_path: Path) -> None:
+    tower = tmp_path / "my-tower"
+    tower.mkdir()
+    card = render_model_card(config(text_name=str(tower), vision_name=str(tower)), "alice/m")
+    text = str(card)
+    for absent in (
+        "## Data",
+        "## Training",
+        "## Retrieval",
+        "Captions were in",
+        "Flickr",
+        str(tmp_path),
+        "R@1",
+    ):
+        assert absent not in text, absent
+    assert "none were measured" in text
+    assert set(card.data.to_dict()) == {"license", "library_name", "pipeline_tag", "tags"}
+    assert card.data.to_dict()["license"] == "unknown"
+
+
+def test_the_protocol_says_when_numbers_do_not_compare() -> None:
+    small = RetrievalResult(METRICS, FLICKR, 185, 370, prefix="test_").protocol
+    assert "185 images and 370 captions" in small and "do not compare with those over 1,000" in small
+    assert "do not compare" not in RetrievalResult(METRICS, FLICKR, 1_000, 5_000).protocol
+
+
+def test_chance_stands_below_what_was_measured() -> None:
+    chance = {name.removeprefix("test_"): 0.001 for name in METRICS}
+    rows = RetrievalResult(METRICS, FLICKR, 10, 20, prefix="test_", chance=chance).rows
+    assert [row[0] for row in rows] == ["image to text", "by chance", "text to image", "by chance"]
+    assert rows[1][1:4] == ["0.1", "0.1", "0.1"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "hub_id", "terms"),
+    [
+        ("nlphuji/flickr30k", "Flickr30k", "nlphuji/flickr30k", "Flickr's terms"),
+        ("data/flickr30k_images", "Flickr30k", "data/flickr30k_images", "Flickr's terms"),
+        ("/data/Flickr_8k/captions.txt", "Flickr8k", None, "Flickr's terms"),
+        ("/data/coco/annotations/captions_val2017.json", "COCO", None, "CC BY 4.0"),
+        ("/data/coconuts", "coconuts", None, None),
+        ("alice/birds", "alice/birds", "alice/birds", None),
+    ],
+)
+def test_well_known_data_are_recognised(
+    source: str, name: str, hub_id: str | None, terms: str | None
+) -> None:
+    data = describe_data(source)
+    assert (data.name, data.hub_id) == (name, hub_id)
+    assert (terms in (data.terms or "")) if terms else data.terms is None
+    assert data.languages == (("en",) if terms else ())
+
+
+def test_an_existing_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data/flickr30k").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert describe_data("data/flickr30k").hub_id is None
+
+
+def test_the_licence_asked_for_wins() -> None:
+    card = render_model_card(config(), "alice/m", data=FLICKR, license="cc-by-nc-4.0")
+    assert card.data.to_dict()["license"] == "cc-by-nc-4.0" and "license_name" not in card.data.to_dict()
+
+
+def test_sigmoid_linear_and_partly_frozen_are_said() -> None:
+    changed = config(
+        loss_type="sigmoid", projection_type="linear", text_unfrozen_groups=2, freeze_vision=False
+    )
+    text = str(render_model_card(changed, "alice/m"))
+    assert "sigmoid (SigLIP's)" in text and "one linear layer for each tower" in text
+    assert "frozen but for the last 2 layer groups" in text and "zhai2023sigmoid" in text
+    assert re.search(r"\| image \| .* \| trained \|", text)
+
+
+def test_a_long_history_is_thinned_to_its_last() -> None:
+    history = [{"loss": 5 - i / 100, "step": i} for i in range(100)]
+    (table,) = [
+        t for t in tables(str(render_model_card(config(), "a/m", log_history=history))) if "step" in t[0]
+    ]
+    assert 6 <= len(table) - 2 <= 12 and table[-1].startswith("| 99 |")
+
+
+def test_parameters_are_counted_as_torch_counts_them(tmp_path: Path) -> None:
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count_parameters(tmp_path, model.config) == (expected, sum(p.numel() for p in model.parameters()))
+    model.unfreeze("text")
+    expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert count_parameters(tmp_path, model.config)[0] == expected
+    model.freeze()
+    model.unfreeze("text", last_groups=1)
+    assert count_parameters(tmp_path, model.config)[0] is None
+
+
+def test_settings_leave_out_what_says_nothing() -> None:
+    told: dict[str, object] = {"learning_rate": 1e-3, "num_train_epochs": 3.0, "bf16": True, "seed": 42}
+    silent = {"max_steps": -1, "warmup_steps": 0, "weight_decay": 0.0, "fp16": False}
+    arguments = {**told, **silent, "gradient_accumulation_steps": 1, "output_dir": "/home/alice/x"}
+    assert training_settings(arguments) == {"epochs": 3.0, "learning rate": 1e-3, "seed": 42, "bf16": "yes"}
+    assert training_settings({**arguments, "max_steps": 50})["steps"] == 50
+    assert "epochs" not in training_settings({**arguments, "max_steps": 50})
+
+
+def test_a_folders_card_tells_what_lies_in_it(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path)
+    (folder / "training_args.json").write_text(json.dumps({"learning_rate": 0.5, "output_dir": "/secret"}))
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": HISTORY}))
+    write_model_card(folder, "alice/m", data=DataDescription("Ten birds", languages=("de",)))
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Trained on Ten birds." in text and "Captions were in German." in text
+    assert "| learning rate | 0.5 |" in text and "| 2 | 40 | 4.1 | 4.2 |" in text
+    assert "/secret" not in text
+    assert ("![" in text) == (folder / "training.png").exists()
+
+
+def test_the_template_is_the_one_at_the_root() -> None:
+    assert template_path().read_text(encoding="utf-8").startswith("---\n{{ card_data }}\n---\n")
