@@ -61,16 +61,14 @@ class RetrievalResult:
     def protocol(self) -> str:
         """How it was measured, in words."""
         sentences = [
-            "Image to text, an image counts as found at K if any of its captions is among its first K; text to "
-            "image, each caption looks for its one image. Recalls are in per cent."
+            "Image to text, an image counts as found at K if any of its captions is among its first K; text "
+            "to image, each caption looks for its one image. Recalls are in per cent."
         ]
         if self.num_images is not None and self.num_captions is not None:
             held_out = ", held out" if self.split in ("test", "val", "validation") else ""
             sentences.insert(0, f"{self.num_images:,} images and {self.num_captions:,} captions{held_out}.")
             if self.num_images != 1000:
-                sentences.append(
-                    "With so many candidates they do not compare with numbers over 1,000 images."
-                )
+                sentences.append("With so many candidates they do not compare with those over 1,000.")
         return " ".join(sentences)
 
     @property
