@@ -18,7 +18,12 @@ class ContrastiveCollator:
     def __init__(self, processor: ProcessorMixin | None, max_text_length: int) -> None:
         self.processor, self.max_text_length = processor, max_text_length
 
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(
+        self, examples: list[dict[str, Any]] | dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        """Examples to a batch; one that `PairDataset` has made of kept features is a batch already."""
+        if isinstance(examples, dict):
+            return examples
         image_ids = torch.tensor([example["image_id"] for example in examples])
         batch = {"image_ids": image_ids, **self._images(examples), **self._texts(examples)}
         counts = [len(e["captions"] if "captions" in e else e["text_features"]) for e in examples]
@@ -26,22 +31,30 @@ class ContrastiveCollator:
             batch["text_image_ids"] = image_ids.repeat_interleave(torch.tensor(counts))
         return batch
 
-    def _images(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        if "image_features" in examples[0]:
-            return {"image_features": torch.stack([example["image_features"] for example in examples])}
-        images = [example["image"] for example in examples]
+    def pixels(self, images: list[Any]) -> dict[str, torch.Tensor]:
+        """RGB pictures as the image tower's input."""
         return {"pixel_values": self._processor()(images=images, return_tensors="pt")["pixel_values"]}
 
-    def _texts(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        if "text_features" in examples[0]:
-            return {"text_features": torch.cat([example["text_features"] for example in examples])}
-        texts = [caption for example in examples for caption in example["captions"]]
+    def tokens(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        """Captions as the text tower's input, padded to the longest."""
         tokens = self._processor()(
             text=texts, padding=True, truncation=True, max_length=self.max_text_length, return_tensors="pt"
         )
         return {name: tokens[name] for name in ("input_ids", "attention_mask")}
 
+    def _images(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if "image_features" in examples[0]:
+            return {"image_features": torch.stack([example["image_features"] for example in examples])}
+        return self.pixels([example["image"] for example in examples])
+
+    def _texts(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        if "text_features" in examples[0]:
+            return {"text_features": torch.cat([example["text_features"] for example in examples])}
+        return self.tokens([caption for example in examples for caption in example["captions"]])
+
     def _processor(self) -> Any:
         if self.processor is None:
-            raise ValueError("pictures and captions need a processor: pass processing_class=CustomClipProcessor(…)")
+            raise ValueError(
+                "pictures and captions need a processor: pass processing_class=CustomClipProcessor(…)"
+            )
         return self.processor

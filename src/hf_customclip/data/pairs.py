@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Image
 
+from ..features.rows import KeptRows
 from .images import decode_image, to_rgb
 
 COLUMNS = ("image", "captions", "image_id")
@@ -70,8 +71,8 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
     def __init__(
         self,
         dataset: Dataset,
-        image_features: torch.Tensor | None = None,
-        text_features: torch.Tensor | None = None,
+        image_features: torch.Tensor | KeptRows | None = None,
+        text_features: torch.Tensor | KeptRows | None = None,
         image_transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self.table = CaptionTable(dataset)
@@ -82,6 +83,11 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         self.rows = rows.cast_column("image", Image(decode=False)) if "image" in columns else rows
         self.image_features, self.text_features = image_features, text_features
         self.image_transform = image_transform
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether features stand in for pictures and captions both, so that there is nothing to load."""
+        return self.image_features is not None and self.text_features is not None
 
     def _example(self, row: int, captions: Sequence[int]) -> dict[str, Any]:
         example: dict[str, Any] = {"image_id": int(self.table.image_ids[row])}
@@ -107,6 +113,18 @@ class PairDataset(_Rows):
 
     def __getitem__(self, caption: int) -> dict[str, Any]:
         return self._example(int(self.table.rows_of([caption])[0]), [int(caption)])
+
+    def __getitems__(self, captions: list[int]) -> list[dict[str, Any]] | dict[str, torch.Tensor]:
+        """The examples, or of kept features the whole batch at once, which an epoch's speed rests on."""
+        if self.image_features is None or self.text_features is None:
+            return [self[caption] for caption in captions]
+        numbers = np.asarray(captions)
+        rows = self.table.rows_of(numbers)
+        return {
+            "image_ids": torch.from_numpy(self.table.image_ids[rows]),
+            "image_features": self.image_features[rows],
+            "text_features": self.text_features[numbers],
+        }
 
 
 class RetrievalDataset(_Rows):

@@ -8,6 +8,8 @@ from transformers import TrainingArguments
 
 CAPTION_SAMPLINGS = ("first", "random")
 FEATURE_CACHES = ("auto", "always", "never")
+FEATURE_PRECISIONS = ("auto", "float32", "bfloat16")
+UNREADABLE_IMAGES = ("error", "skip")
 
 
 @dataclass
@@ -49,11 +51,24 @@ class CustomClipTrainingArguments(TrainingArguments):
     feature_cache_dir: str | None = field(
         default=None, metadata={"help": "Folder of the kept features; by default in the user's cache folder."}
     )
+    feature_precision: str = field(
+        default="auto",
+        metadata={
+            "help": "Precision of the frozen towers' one pass: 'float32', 'bfloat16', or 'auto', which is "
+            "bfloat16 where the device computes in it and float32 elsewhere."
+        },
+    )
+    unreadable_images: str = field(
+        default="error",
+        metadata={"help": "Pictures of which no features can be made: 'error', or 'skip' to leave them out."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_choice("caption_sampling", self.caption_sampling, CAPTION_SAMPLINGS)
         _check_choice("feature_cache", self.feature_cache, FEATURE_CACHES)
+        _check_choice("feature_precision", self.feature_precision, FEATURE_PRECISIONS)
+        _check_choice("unreadable_images", self.unreadable_images, UNREADABLE_IMAGES)
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 
@@ -20,6 +21,7 @@ from ..data.collator import ContrastiveCollator
 from ..data.pairs import PairDataset, RetrievalDataset
 from ..data.sampler import TwinFreeBatchSampler
 from ..evaluation.retrieval import retrieval_metrics
+from ..features.cache import FeatureCache, check_still_frozen
 from ..losses import gather_rows, row_counts
 from .arguments import CustomClipTrainingArguments
 
@@ -63,6 +65,17 @@ class CustomClipTrainer(Trainer):
         self.image_transform = image_transform
         if data_collator is None:
             self.data_collator = ContrastiveCollator(processing_class, self.model.config.max_text_length)
+        self.feature_cache = FeatureCache(
+            mode=args.feature_cache,
+            folder=args.feature_cache_dir,
+            precision=args.feature_precision,
+            unreadable=args.unreadable_images,
+            device=args.device,
+            workers=args.dataloader_num_workers,
+            split_weights=self.is_fsdp_enabled or is_deepspeed_zero3_enabled(),
+            is_main=args.process_index == 0,
+            show_progress=not args.disable_tqdm,
+        )
 
     # ---- Data ----
 
@@ -70,7 +83,16 @@ class CustomClipTrainer(Trainer):
         """Twin-free batches of the chosen captions, this process's share of each."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
-        pairs = PairDataset(self.train_dataset, image_transform=self.image_transform)
+        first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
+        pairs = PairDataset(
+            **self.feature_cache.inputs(
+                self.model,
+                self.train_dataset,
+                self.data_collator,
+                captions_per_image=first,
+                image_transform=self.image_transform,
+            )
+        )
         sampler = TwinFreeBatchSampler(
             pairs.table.captions_of_images(),
             self._train_batch_size,
@@ -95,7 +117,8 @@ class CustomClipTrainer(Trainer):
         if eval_dataset is None and known is None:
             raise ValueError("evaluation needs an eval_dataset")
         chosen = known[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
-        items = RetrievalDataset(known if chosen is None else chosen)
+        dataset = known if chosen is None else chosen
+        items = RetrievalDataset(**self.feature_cache.inputs(self.model, dataset, self.data_collator))
         share = range(self.args.process_index, len(items), self.args.world_size)
         return self._loader(items, sampler=share, batch_size=self.args.eval_batch_size)
 
@@ -112,16 +135,15 @@ class CustomClipTrainer(Trainer):
             else super().num_examples(dataloader)
         )
 
-    def _loader(self, dataset: Any, **options: Any) -> DataLoader:
-        loader = DataLoader(
-            dataset,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            persistent_workers=self.args.dataloader_persistent_workers,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            **options,
-        )
+    def _loader(self, dataset: PairDataset | RetrievalDataset, **options: Any) -> DataLoader:
+        if not dataset.is_kept:  # kept features lie in memory, where workers would only copy them
+            options |= {
+                "num_workers": self.args.dataloader_num_workers,
+                "pin_memory": self.args.dataloader_pin_memory,
+                "persistent_workers": self.args.dataloader_persistent_workers,
+                "prefetch_factor": self.args.dataloader_prefetch_factor,
+            }
+        loader = DataLoader(dataset, collate_fn=self.data_collator, **options)
         # The samplers have dealt out the shares; accelerate would even them out with images shown twice.
         return prepare_data_loader(
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
@@ -133,6 +155,7 @@ class CustomClipTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The model's contrastive loss, over the pairs of all processes if `gather_negatives`."""
+        check_still_frozen(self.model, inputs)
         if self.args.world_size == 1 or not self.args.gather_negatives:
             outputs = model(**inputs, return_loss=True)
             return (outputs.loss, outputs) if return_outputs else outputs.loss

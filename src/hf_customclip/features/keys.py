@@ -1,0 +1,67 @@
+"""What features depend on: change any of it, and kept ones are not used."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import PIL
+import torch
+import torchvision
+import transformers
+
+from ..data.collator import ContrastiveCollator
+from .hashing import digest_of_json
+
+# Differ between copies of one tower that compute the same.
+NOT_CONTENT = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype")
+
+
+def image_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str]:
+    """Of the image tower's features, without its weights, the precision and the data."""
+    processor = collator.processor.image_processor
+    return {
+        "config": digest_of_json(_content(model.config.vision_config.to_dict())),
+        "pooling": model.config.vision_pooling,
+        "processing": digest_of_json([type(processor).__name__, _content(processor.to_dict())]),
+        "versions": _versions(torch, torchvision, transformers, PIL),
+    }
+
+
+def text_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str]:
+    """Of the text tower's features, without its weights, the precision and the data."""
+    return {
+        "config": digest_of_json(_content(model.config.text_config.to_dict())),
+        "pooling": model.config.text_pooling,
+        "tokenizer": digest_of_json(_tokenizer(collator.processor.tokenizer)),
+        "max_text_length": str(collator.max_text_length),
+        "versions": _versions(torch, transformers),
+    }
+
+
+def has_random_tokens(tokenizer: Any) -> bool:
+    """Whether it cuts words differently each time (BPE dropout)."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return bool(getattr(getattr(backend, "model", None), "dropout", None))
+
+
+def _tokenizer(tokenizer: Any) -> list[Any]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    if backend is not None:
+        # State of the last call, not of the tokenizer.
+        rules.pop("truncation", None), rules.pop("padding", None)
+    sides = [tokenizer.padding_side, tokenizer.truncation_side]
+    return [type(tokenizer).__name__, rules, sides, tokenizer.special_tokens_map]
+
+
+def _content(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _content(value) if isinstance(value, dict) else value
+        for name, value in config.items()
+        if name not in NOT_CONTENT
+    }
+
+
+def _versions(*modules: Any) -> str:
+    return ", ".join(f"{m.__name__} {'.'.join(m.__version__.split('.')[:2])}" for m in modules)
