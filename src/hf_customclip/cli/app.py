@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import train
+from . import data, evaluate, features, push, train
 
 app = typer.Typer(
     name="hf-customclip",
@@ -18,11 +18,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("train", help=train.HELP)(train.train)
-
-
-@app.callback()
-def _root() -> None:
-    """A root command keeps `train` a subcommand while it is the only one."""
+app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
+app.add_typer(data.app, name="data")
+app.add_typer(features.app, name="features")
+app.command("push", help=push.HELP)(push.push)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,8 +9,8 @@ import typer
 
 HELP = """Train a model as a configuration file says.
 
+\b
     hf-customclip train --config examples/configs/flickr30k.yaml
-
     hf-customclip train --config my.yaml training.seed=1 training.num_train_epochs=5
 
 The same on several processes: accelerate launch examples/train.py --config FILE

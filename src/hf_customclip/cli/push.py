@@ -1,0 +1,31 @@
+"""`hf-customclip push`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP = """Publish a saved model, whole or not at all, and read back what arrived.
+
+\b
+    hf-customclip push outputs/sample user/custom-clip-sample
+"""
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="A folder that training or save_pretrained wrote.")],
+    repo: Annotated[str, typer.Argument(help="user/name on the Hub; created where missing.")],
+    private: Annotated[bool, typer.Option(help="Visibility of a repository that is created.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to publish on.")] = None,
+    message: Annotated[str, typer.Option(help="Commit message.")] = "Upload CustomClipModel",
+) -> None:
+    """Write the model card if there is none, push, verify."""
+    from ..hub.folder_card import write_model_card
+    from ..hub.push import push_folder
+
+    if folder.is_dir() and not (folder / "README.md").exists():
+        write_model_card(folder, repo)
+    result = push_folder(folder, repo, private=private or None, revision=revision, commit_message=message)
+    typer.echo(result.commit_url if result.is_new_commit else f"{repo} has this already: {result.commit_url}")
