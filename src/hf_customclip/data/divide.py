@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets
 
-from .part import Part, captions_per_row
+from .part import Part, captions_per_row, texts
 from .report import DataError, DataReport
 from .splits import DEFAULT_FRACTION, DEFAULT_SEED, SeededSplit, SplitList, in_order
 
@@ -90,7 +91,7 @@ def _assigned(parts: list[Part], listed: SplitList | None) -> Assignment:
     return [
         [
             listed.find(name, image_id)
-            for name, image_id in zip(part.names, part.dataset["image_id"], strict=True)
+            for name, image_id in zip(part.names, texts(part.dataset, "image_id"), strict=True)
         ]
         for part in parts
     ]
@@ -103,7 +104,7 @@ def _drawn(
     ids = [
         image_id
         for part, names in zip(parts, assigned, strict=True)
-        for image_id, name in zip(part.dataset["image_id"], names, strict=True)
+        for image_id, name in zip(texts(part.dataset, "image_id"), names, strict=True)
         if name in redrawn
     ]
     fresh = iter(draw.assign(ids))
@@ -120,5 +121,5 @@ def _select(parts: list[Part], assigned: Assignment, report: DataReport) -> Data
         for row in rows.pop(None, []):
             report.add("unlisted_picture", part.names[row], images=1, captions=captions[row])
         for name, numbers in rows.items():
-            chosen.setdefault(str(name), []).append(part.dataset.select(numbers))
+            chosen.setdefault(str(name), []).append(part.dataset.select(np.asarray(numbers)))
     return DatasetDict({name: concatenate_datasets(chosen[name]) for name in in_order(chosen)})

@@ -51,11 +51,13 @@ def gather(entries: Iterable[Entry], listing: FolderListing, report: DataReport)
     Raises DataError if not one picture is found, since then the folder is the wrong one.
     """
     index = PictureIndex(listing)
+    path_of: dict[tuple[str, Path], str | None] = {}
     found: dict[str, _Picture] = {}
     missing: dict[str, int] = {}
     for entry in entries:
         captions = clean_captions(entry.captions, entry.name, report)
-        path = index.find(entry.name, entry.folder)
+        key = (entry.name, entry.folder)
+        path = path_of[key] if key in path_of else path_of.setdefault(key, index.find(*key))
         if path is None:
             missing[entry.name] = missing.get(entry.name, 0) + len(captions)
             continue

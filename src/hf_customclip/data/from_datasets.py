@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, Value, concatenate_datasets
 
@@ -186,4 +187,4 @@ def _beside(pictures: Dataset, groups: dict[int, list[str]], keys: Sequence[str]
     """The chosen rows of `pictures` with their captions and ids beside them; no picture is copied."""
     columns = {"captions": [groups.get(row, []) for row in range(len(keys))], "image_id": list(keys)}
     texts = Dataset.from_dict(columns, features=Features({name: FEATURES[name] for name in columns}))
-    return concatenate_datasets([pictures, texts], axis=1).select(list(groups))
+    return concatenate_datasets([pictures, texts], axis=1).select(np.asarray(list(groups), dtype=np.int64))

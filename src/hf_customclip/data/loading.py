@@ -154,10 +154,11 @@ def _read_pattern(pattern: str, streaming: bool, report: DataReport) -> hub.AnyD
     return hub.load_shards(report.files, Path(report.files[0]).parent, streaming)
 
 
-def _by_split(found: hub.AnyDataset) -> dict[str, Any]:
+def _by_split(found: hub.AnyDataset) -> list[tuple[str, Any]]:
+    """The splits under their usual names, of which two may then be the same (train and restval)."""
     if isinstance(found, (DatasetDict, IterableDatasetDict)):
-        return dict(found)
-    return {str(found.split or "train"): found}
+        return [(split_name(str(name)), dataset) for name, dataset in found.items()]
+    return [(split_name(str(found.split or "train")), found)]
 
 
 def _parts(
@@ -166,10 +167,8 @@ def _parts(
     sources = _by_split(found)
     known: dict[str, Mark] = {}
     return [
-        part_of_dataset(
-            dataset, split_name(split), named, images, report, alone=len(sources) == 1, known=known
-        )
-        for split, dataset in sources.items()
+        part_of_dataset(dataset, split, named, images, report, alone=len(sources) == 1, known=known)
+        for split, dataset in sources
     ]
 
 

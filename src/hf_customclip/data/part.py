@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset, DatasetInfo, Features, Image, List, Value
+from datasets.table import InMemoryTable
 
 FEATURES = Features({"image": Image(), "captions": List(Value("string")), "image_id": Value("string")})
 
@@ -25,9 +26,20 @@ def dataset_of_files(
     paths: Sequence[str], captions: Sequence[list[str]], image_ids: Sequence[str]
 ) -> Dataset:
     """A data set of pictures on disk; only their paths are kept."""
-    columns = {"image": list(paths), "captions": list(captions), "image_id": list(image_ids)}
-    features = Features({**FEATURES, "image": Value("string")})
-    return Dataset.from_dict(columns, features=features).cast_column("image", Image())
+    path_column = pa.array(paths, pa.string())
+    columns = {
+        "image": Image().cast_storage(path_column),
+        "captions": pa.array(captions, pa.list_(pa.string())),
+        "image_id": pa.array(image_ids, pa.string()),
+    }
+    # Dataset.from_dict would look at every cell once more, in Python.
+    table = InMemoryTable(pa.table(columns, schema=FEATURES.arrow_schema))
+    return Dataset(table, info=DatasetInfo(features=FEATURES))
+
+
+def texts(dataset: Dataset, column: str) -> list[str]:
+    """A column of strings, all at once."""
+    return [text for table in arrow_batches(dataset, [column], 10_000) for text in table[column].to_pylist()]
 
 
 def arrow_batches(dataset: Dataset, columns: list[str], size: int = 1000) -> Iterable[pa.Table]:

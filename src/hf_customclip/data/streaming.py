@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,7 @@ class StreamRows:
 
 
 def stream_splits(
-    sources: Mapping[str, IterableDataset],
+    sources: Sequence[tuple[str, IterableDataset]],
     named: NamedColumns,
     wish: SplitWish,
     report: DataReport,
@@ -109,17 +109,17 @@ def stream_splits(
 ) -> IterableDatasetDict:
     """The splits of streamed data: their own, those of a list or a column, or drawn by a hash of the id."""
     report.streamed = True
-    columns = {name: _columns(source, named) for name, source in sources.items()}
-    split_column = next(iter(columns.values())).split if len(sources) == 1 else None
-    found = set(ORDER) if split_column else set(sources)
+    columns = [_columns(source, named) for _, source in sources]
+    split_column = columns[0].split if len(sources) == 1 else None
+    found = set(ORDER) if split_column else {name for name, _ in sources}
     draw = wish.draw_for(found, report.source)
     report.split_rule = wish.listed.rule if wish.listed else split_rule(found, draw)
     if draw is None and wish.listed is None and "train" not in found:
         warn_of_no_train(report, found)
     streams: dict[str, list[IterableDataset]] = {}
-    for name, source in sources.items():
+    for (name, source), found_columns in zip(sources, columns, strict=True):
         for chooser in _choosers(name, found, wish.listed or draw, split_column):
-            rows = StreamRows(columns[name], chooser, on_error, verify)
+            rows = StreamRows(found_columns, chooser, on_error, verify)
             streams.setdefault(chooser.wanted, []).append(_mapped(source, rows))
     return IterableDatasetDict({name: _joined(streams[name]) for name in in_order(streams)})
 

@@ -12,7 +12,7 @@ from ..entries import Entry
 from ..pictures import FolderListing
 from ..report import DataError, DataReport
 from ..splits import split_in_path
-from ..text_files import read_lines
+from ..text_files import first_line, read_lines
 from . import coco, flickr, rows
 
 METADATA = re.compile(r"metadata\.(csv|tsv|jsonl?)")
@@ -88,7 +88,7 @@ def read_captions_file(
         return _read_json(path, split, named, report)
     if suffix in (".jsonl", ".ndjson"):
         return _read_json_lines(path, split, named, report)
-    first = next(iter(read_lines(path, DataReport())), (0, ""))[1]
+    first = first_line(path)
     if flickr.is_token_file(first):
         return "Flickr .token file", flickr.read_token_file(path, report)
     if flickr.is_bar_file(first):
@@ -105,8 +105,7 @@ def _read_json(
     try:
         content = coco.read_json(path)
     except DataError:
-        lines = read_lines(path, DataReport())
-        if lines and lines[0][1].rstrip().endswith("}"):  # JSON lines under another name
+        if first_line(path).rstrip().endswith("}"):  # JSON lines under another name
             return _read_json_lines(path, split, named, report)
         raise
     if coco.is_karpathy(content):

@@ -34,7 +34,7 @@ class Table:
     def rows(self, columns: Columns, report: DataReport) -> Iterator[Row]:
         """The rows, cells as text; delimiters in a caption that nobody quoted are put back."""
         position = self.header.index(columns.captions[0])
-        for number, cells in csv_rows(self.body, self.delimiter, self.path, report):
+        for number, cells in csv_rows(self.body, self.delimiter, len(self.header), self.path, report):
             extra = len(cells) - len(self.header)
             if extra > 0:
                 caption = self.delimiter.join(cells[position : position + extra + 1])
