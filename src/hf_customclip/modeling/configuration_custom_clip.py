@@ -22,6 +22,7 @@ class TorchvisionBackboneConfig(PretrainedConfig):
     Args:
         architecture: a name from `torchvision.models.list_models()`, such as "resnet34".
         image_size: side of the square input in pixels.
+        hidden_size: width of the pooled output; measured when the net is built.
     """
 
     model_type = "torchvision_backbone"
@@ -29,6 +30,7 @@ class TorchvisionBackboneConfig(PretrainedConfig):
     architecture: str = "resnet34"
     num_channels: int = 3
     image_size: int = 224
+    hidden_size: int | None = None
 
 
 class CustomClipConfig(PretrainedConfig):

@@ -62,6 +62,12 @@ class FreezingMixin:
                 _train_unfrozen_part(self._tower(tower))
         return self
 
+    def _wake(self, name: str) -> None:
+        """Let a frozen tower whose parameters were made trainable by hand since `train()` train after all."""
+        tower = self._tower(name)
+        if getattr(self.config, f"freeze_{name}") and not any(module.training for module in tower.modules()):
+            _train_unfrozen_part(tower.train())
+
     def _tower(self, name: str) -> nn.Module:
         return getattr(self, f"{name}_model")
 

@@ -23,6 +23,7 @@ from .heads_custom_clip import build_projection
 from .losses_custom_clip import sigmoid_contrastive_loss, softmax_contrastive_loss
 from .towers_custom_clip import (
     build_tower,
+    causal_pooling,
     image_feature_width,
     image_input_shape,
     load_text_tower,
@@ -117,6 +118,14 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
                 init.constant_(self.logit_bias, self.config.logit_bias_init_value)
         else:
             super()._init_weights(module)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text tower's token embeddings; resizing them and gradient checkpointing ask for them."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the text tower's token embeddings."""
+        self.text_model.set_input_embeddings(value)
 
     # ---- Embeddings ----
 
@@ -262,7 +271,7 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
                 f"pixel_values must have the shape (batch, {channels}, height, width), "
                 f"got {tuple(pixel_values.shape)}"
             )
-        return self._run(self.vision_model, pixel_values=pixel_values, **kwargs)
+        return self._run("vision", pixel_values=pixel_values, **kwargs)
 
     def _run_text_tower(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
@@ -277,11 +286,15 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
             )
         # A BERT tokenizer sends token_type_ids, which DistilBERT does not take.
         kwargs = {k: v for k, v in kwargs.items() if k in self._text_inputs or k.startswith("output_")}
-        return self._run(self.text_model, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        return self._run("text", input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
-    def _run(self, tower: nn.Module, **inputs: Any) -> Any:
+    def _run(self, name: str, **inputs: Any) -> Any:
+        tower = self._tower(name)
+        trained = is_trained(tower)
+        if trained and self.training:
+            self._wake(name)
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained(tower)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             return tower(**inputs, return_dict=True)
 
     def _pool(self, outputs: Any, tower: str, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -328,7 +341,7 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
         _check_fields(config)
         vision_model = load_vision_tower(vision, vision_weights, **(vision_kwargs or {}))
         text_model = load_text_tower(text, text_weights, **(text_kwargs or {}))
-        _check_poolers(vision_model, text_model, config)
+        _check_poolings(vision_model, text_model, config)
         joined = CustomClipConfig.from_vision_text_configs(
             vision_model.config, text_model.config, vision_name=str(vision), text_name=str(text), **config
         )
@@ -365,8 +378,8 @@ def _check_fields(given: dict[str, Any]) -> None:
             )
 
 
-def _check_poolers(vision_model: Any, text_model: Any, config: dict[str, Any]) -> None:
-    """A pooler that the checkpoint does not hold is random: never take it silently."""
+def _check_poolings(vision_model: Any, text_model: Any, config: dict[str, Any]) -> None:
+    """Never pool silently by a pooler that is not in the checkpoint or a position that sees nothing."""
     missing = {
         tower: any(key.startswith("pooler.") for key in getattr(model, "missing_keys", ()))
         for tower, model in (("vision", vision_model), ("text", text_model))
@@ -376,6 +389,12 @@ def _check_poolers(vision_model: Any, text_model: Any, config: dict[str, Any]) -
         config["vision_pooling"] = "cls"
     if missing["text"] and config.get("text_pooling") == "pooler":
         raise ValueError("the text tower's checkpoint holds no pooler: choose text_pooling='cls' or 'mean'")
+    if config.get("text_pooling", "cls") == "cls" and (better := causal_pooling(text_model)):
+        seen = f"the first position of a {type(text_model).__name__} sees no other token"
+        if "text_pooling" in config:
+            raise ValueError(f"text_pooling='cls' is of no use, {seen}: choose {better!r}")
+        logger.warning(f"Taking text_pooling={better!r}: {seen}.")
+        config["text_pooling"] = better
 
 
 CustomClipConfig.register_for_auto_class("AutoConfig")

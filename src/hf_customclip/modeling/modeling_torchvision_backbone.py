@@ -27,7 +27,7 @@ class TorchvisionBackboneModel(PreTrainedModel):
     def __init__(self, config: TorchvisionBackboneConfig) -> None:
         super().__init__(config)
         self.network = build_network(config.architecture)
-        self.hidden_size = remove_classifier(self.network)
+        config.hidden_size = remove_classifier(self.network)
         self.post_init()
 
     @classmethod
@@ -38,7 +38,11 @@ class TorchvisionBackboneModel(PreTrainedModel):
         model = cls(TorchvisionBackboneConfig(architecture=check_architecture(architecture)))
         if weights is not None:
             # After post_init, which would overwrite them, BatchNorm statistics included.
-            pretrained = models.get_model_weights(architecture)[weights].get_state_dict(progress=True)
+            published = models.get_model_weights(architecture)
+            if weights not in published.__members__:
+                known = ", ".join(published.__members__)
+                raise ValueError(f"torchvision has no weights {weights!r} for {architecture}; it has {known}")
+            pretrained = published[weights].get_state_dict(progress=True, check_hash=True, weights_only=True)
             own = model.network.state_dict()
             model.network.load_state_dict({name: pretrained[name] for name in own})
         return model

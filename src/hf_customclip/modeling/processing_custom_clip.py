@@ -51,6 +51,13 @@ class CustomClipProcessor(ProcessorMixin):
         tokenizer.model_max_length = max_text_length
         return cls(image_processor, tokenizer)
 
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> list[str]:
+        """As `ProcessorMixin.save_pretrained`; the code files come along."""
+        files = super().save_pretrained(save_directory, *args, **kwargs)
+        # Saving leaves it on the object, which then differs from the same processor loaded.
+        vars(self).pop("auto_map", None)
+        return files
+
 
 def _image_processor(vision: str | os.PathLike[str], options: dict[str, Any], **kwargs: Any) -> Any:
     if str(vision) in models.list_models(module=models):

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 from torchvision import models
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedModel,
+)
 
 from .configuration_custom_clip import TorchvisionBackboneConfig
 from .modeling_torchvision_backbone import TorchvisionBackboneModel
@@ -55,9 +61,18 @@ def _load_tower(
         )
     config = tower_config(name, kind, **kwargs)
     if weights is None:
-        return _auto_class(config).from_config(config)
-    tower, info = _auto_class(config).from_pretrained(name, config=config, output_loading_info=True, **kwargs)
-    tower.missing_keys = sorted(info["missing_keys"])
+        tower = _auto_class(config).from_config(config)
+    else:
+        tower, info = _auto_class(config).from_pretrained(
+            name, config=config, output_loading_info=True, **kwargs
+        )
+        tower.missing_keys = sorted(info["missing_keys"])
+    wanted = {"vision": "pixel_values", "text": "input_ids"}[kind]
+    if tower.main_input_name != wanted:
+        raise ValueError(
+            f"{str(name)!r} is no {kind} tower: a {type(tower).__name__} takes {tower.main_input_name}, "
+            f"not {wanted}"
+        )
     return tower
 
 
@@ -78,8 +93,26 @@ def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
 
 
 def _auto_class(config: Any) -> Any:
-    # Of an encoder-decoder such as T5 only the encoder is wanted.
-    return AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
+    if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        return AutoModelForTextEncoding  # of an encoder-decoder such as T5 the encoder alone
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"a tower must be an encoder, and transformers offers none of {config.model_type!r} alone"
+        )
+    return AutoModel
+
+
+@torch.no_grad()
+def causal_pooling(tower: PreTrainedModel) -> str | None:
+    """How to pool a text tower whose first position sees no other token, such as CLIP's; else None."""
+    training = tower.training
+    tokens = torch.tensor([[1, 2], [1, 3]], device=tower.device)
+    outputs = tower.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    tower.train(training)
+    first = outputs.last_hidden_state[:, 0]
+    if not torch.allclose(first[0], first[1], rtol=1e-4, atol=1e-6):
+        return None
+    return "mean" if getattr(outputs, "pooler_output", None) is None else "pooler"
 
 
 def pooled_output(
