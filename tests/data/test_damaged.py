@@ -243,7 +243,11 @@ def test_what_is_left_out_is_said_in_one_warning(tmp_path, caplog):
     (tmp_path / "c.csv").write_text("image,caption\n1.jpg,a\n1.jpg,\n3.jpg,b\n")
     load_image_text_dataset(tmp_path)
     (record,) = caplog.records
-    assert "1 empty captions" in record.message and "3.jpg" in record.message and "2.jpg" in record.message
+    assert (
+        "empty captions, left out (1): 1.jpg" in record.message
+        and "3.jpg" in record.message
+        and "2.jpg" in record.message
+    )
 
 
 def test_coco_and_karpathy_damage(tmp_path):

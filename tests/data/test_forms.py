@@ -426,3 +426,38 @@ def test_columns_by_name(tmp_path):
         load_image_text_dataset(source)
     with pytest.raises(DataError, match="There is no column 'z'"):
         load_image_text_dataset(source, caption_column="z")
+
+
+def test_records_in_columns(tmp_path):
+    """COCO copies on the Hub hold each caption in a record, one or several a row."""
+    said = [[{"raw": "one", "sentid": 1}, {"raw": "NA", "sentid": 2}], [{"raw": "three", "sentid": 3}]]
+    rows = {"image": [jpeg(0), jpeg(1)], "cocoid": [7, 8], "sentences": said}
+    splits, _ = loaded(datasets.Dataset.from_dict(rows))
+    assert captions_by_id(splits) == {"7": ["one", "NA"], "8": ["three"]}
+    rows = {"image": [jpeg(0), jpeg(0)], "cocoid": [7, 7], "sentences": [said[0][0], said[0][1]]}
+    splits, _ = loaded(datasets.Dataset.from_dict(rows))
+    assert captions_by_id(splits) == {"7": ["one", "NA"]}
+
+
+def test_a_stream_whose_columns_are_not_declared():
+    def rows():
+        for number in range(4):
+            yield {"image": {"bytes": jpeg(number), "path": f"{number}.jpg"}, "text": f"text {number}"}
+
+    stream = load_image_text_dataset(datasets.IterableDataset.from_generator(rows), "all", streaming=True)
+    assert {row["image_id"]: row["captions"] for row in stream} == {
+        f"{n}.jpg": [f"text {n}"] for n in range(4)
+    }
+
+
+def test_a_stream_through_data_loading_workers(tmp_path):
+    from torch.utils.data import DataLoader
+
+    root, captions = miniatures.kaggle_flickr30k(tmp_path)
+    stream = load_image_text_dataset(root, "all", streaming=True).select_columns(["image_id"])
+    seen = [
+        image_id
+        for batch in DataLoader(stream, num_workers=2, batch_size=2)
+        for image_id in batch["image_id"]
+    ]
+    assert sorted(seen) == sorted(captions)

@@ -43,7 +43,7 @@ class Problem:
 
     def __str__(self) -> str:
         shown = ", ".join(self.names[:NAMES_SHOWN]) + (", ..." if len(self.names) > NAMES_SHOWN else "")
-        return f"{len(self.names):,} {KINDS[self.kind].words}: {shown}"
+        return f"{KINDS[self.kind].words} ({len(self.names):,}): {shown}"
 
 
 @dataclass

@@ -109,6 +109,8 @@ def stream_splits(
 ) -> IterableDatasetDict:
     """The splits of streamed data: their own, those of a list or a column, or drawn by a hash of the id."""
     report.streamed = True
+    # Of some streams the columns are only known once a row has been read.
+    sources = [(name, source if source.features else source._resolve_features()) for name, source in sources]
     columns = [_columns(source, named) for _, source in sources]
     split_column = columns[0].split if len(sources) == 1 else None
     found = set(ORDER) if split_column else {name for name, _ in sources}

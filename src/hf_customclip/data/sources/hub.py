@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import glob
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,6 +19,7 @@ from datasets import (
     load_from_disk,
 )
 from datasets.exceptions import DatasetNotFoundError
+from datasets.utils import disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
 from ..pictures import FolderListing
 from ..report import DataError
@@ -35,7 +39,8 @@ def load_from_hub(repo: str, name: str | None, revision: str | None, streaming: 
     if repo in SCRIPT_DATASETS and revision is None:
         raise _script_error(repo)
     try:
-        return load_dataset(repo, name=name, revision=revision, streaming=streaming)
+        with quiet_when_piped():
+            return load_dataset(repo, name=name, revision=revision, streaming=streaming)
     except RuntimeError as error:
         if "scripts are no longer supported" in str(error):
             raise _script_error(repo) from None
@@ -98,9 +103,24 @@ def load_shards(files: list[str], root: Path, streaming: bool) -> AnyDataset:
     data_files: dict[str, list[str]] = {}
     for file in files:
         data_files.setdefault(split_in_path(Path(file), root) or "train", []).append(file)
-    return load_dataset(BUILDERS[Path(files[0]).suffix], data_files=data_files, streaming=streaming)
+    with quiet_when_piped():
+        return load_dataset(BUILDERS[Path(files[0]).suffix], data_files=data_files, streaming=streaming)
 
 
 def load_repo_folder(folder: Path, name: str | None, streaming: bool) -> AnyDataset:
     """Load a local copy of a Hub data set, whose README.md says which file is which."""
-    return load_dataset(str(folder), name=name, streaming=streaming)
+    with quiet_when_piped():
+        return load_dataset(str(folder), name=name, streaming=streaming)
+
+
+@contextmanager
+def quiet_when_piped() -> Iterator[None]:
+    """No progress bars of `datasets` where nobody watches them."""
+    watched = sys.stderr.isatty() or not is_progress_bar_enabled()
+    if not watched:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not watched:
+            enable_progress_bars()
