@@ -1,4 +1,4 @@
-"""Which tower's outputs are kept for a data set, and the kept outputs in place of its pictures and captions."""
+"""Which tower's outputs are kept for a data set, and how they stand in for pictures and captions."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class FeatureCache:
         """Arguments for `PairDataset` or `RetrievalDataset`: the data set, with features where they are kept.
 
         Args:
-            captions_per_image: how many captions of an image are ever asked for, the first ones; None for all.
+            captions_per_image: how many captions of an image are asked for, the first ones; None for all.
             image_transform: the augmentation of training pictures, which forbids keeping them.
 
         Raises:
@@ -137,7 +137,7 @@ class FeatureCache:
             logger.warning(message)
 
     def _fit_on_device(self, features: dict[str, KeptRows]) -> bool:
-        memory = getattr(torch, self.device.type, None)
+        memory: Any = getattr(torch, self.device.type, None)
         if not hasattr(memory, "mem_get_info"):
             return False
         free, _ = memory.mem_get_info(self.device)
@@ -245,8 +245,8 @@ def check_still_frozen(model: Any, inputs: dict[str, Any]) -> None:
     for tower in TOWERS:
         if f"{tower}_features" in inputs and is_trained(getattr(model, MODULES[tower])):
             raise ValueError(
-                f"The {tower} tower was unfrozen after training on its kept outputs had begun, so it would not "
-                "be trained: train with feature_cache='never'."
+                f"The {tower} tower was unfrozen after training on its kept outputs had begun, so it would "
+                "not be trained: train with feature_cache='never'."
             )
 
 

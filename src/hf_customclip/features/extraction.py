@@ -156,14 +156,15 @@ def _loader(store: FeatureStore, batches: _Batches, workers: int) -> DataLoader:
     )
 
 
-def _as_it_is(batch: dict[str, Any]) -> dict[str, Any]:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
 def _fill_claimed(
     store: FeatureStore, loader: DataLoader, run: TowerPass, unreadable: str, bar: tqdm
 ) -> None:
-    features, reasons = [], {}
+    features: list[torch.Tensor] = []
+    reasons: dict[int, str] = {}
     for batch in loader:
         rows, layout = batch["rows"], store.layout
         block = torch.zeros(len(rows), layout.width, dtype=layout.dtype, device=run.device)
@@ -184,13 +185,13 @@ def _fill_claimed(
 def unreadable_error(reasons: list[str]) -> ValueError:
     """Names what cannot be read."""
     return ValueError(
-        f"{len(reasons)} picture(s) cannot be read: {'; '.join(reasons)}. Repair or remove them, or leave them "
-        "out of training and evaluation by unreadable_images='skip'."
+        f"{len(reasons)} picture(s) cannot be read: {'; '.join(reasons)}. Repair or remove them, or leave "
+        "them out of training and evaluation by unreadable_images='skip'."
     )
 
 
 def worker_count(device: torch.device, asked: int, input_bytes: int) -> int:
-    """How many processes should load: on a CPU one for each thread that torch would use, if there are several.
+    """How many processes should load: on a CPU one for each of torch's threads, if there are several.
 
     Args:
         asked: how many the user wants for an accelerator; 0 for as many as there are cores for this process.

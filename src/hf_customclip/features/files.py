@@ -5,6 +5,7 @@ Nothing is forced to the disk: what a power cut leaves half written is told by c
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -40,14 +41,23 @@ def write_json(file: Path, value: Any) -> None:
         name.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
-def check_free_space(folder: Path, needed: int) -> None:
-    """Raise OSError, with the numbers, where `needed` bytes do not fit."""
+@contextmanager
+def needing_space(folder: Path, needed: int) -> Iterator[None]:
+    """Raise OSError, with the numbers, where `needed` bytes do not fit, or in the end did not."""
     free = shutil.disk_usage(folder).free
+    full = OSError(
+        errno.ENOSPC,
+        f"The kept features need {readable_size(needed)}, and {folder} has {readable_size(free)} free: "
+        "make space, choose another feature_cache_dir, or train with feature_cache='never'",
+    )
     if free < needed:
-        raise OSError(
-            f"The kept features need {readable_size(needed)}, and {folder} has {readable_size(free)} free: make "
-            "space, choose another feature_cache_dir, or train with feature_cache='never'."
-        )
+        raise full
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise full from error
+        raise
 
 
 def readable_size(count: float) -> str:

@@ -27,7 +27,7 @@ def weights_digest(module: nn.Module) -> str:
         if isinstance(tensor, torch.Tensor):
             hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             values = tensor.detach().to("cpu", memory_format=torch.contiguous_format).reshape(-1)
-            hasher.update(values.contiguous().view(torch.uint8).numpy())
+            hasher.update(values.contiguous().view(torch.uint8).numpy().data)
     return hasher.hexdigest()
 
 

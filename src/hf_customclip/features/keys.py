@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import PIL
 import torch
@@ -19,7 +19,7 @@ NOT_CONTENT = ("_name_or_path", "name_or_path", "transformers_version", "dtype",
 
 def image_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str]:
     """Of the image tower's features, without its weights, the precision and the data."""
-    processor = collator.processor.image_processor
+    processor = cast(Any, collator.processor).image_processor
     return {
         "config": digest_of_json(_content(model.config.vision_config.to_dict())),
         "pooling": model.config.vision_pooling,
@@ -33,7 +33,7 @@ def text_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str
     return {
         "config": digest_of_json(_content(model.config.text_config.to_dict())),
         "pooling": model.config.text_pooling,
-        "tokenizer": digest_of_json(_tokenizer(collator.processor.tokenizer)),
+        "tokenizer": digest_of_json(_tokenizer(cast(Any, collator.processor).tokenizer)),
         "max_text_length": str(collator.max_text_length),
         "versions": _versions(torch, transformers),
     }

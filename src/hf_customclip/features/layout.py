@@ -49,6 +49,11 @@ class Layout:
     def total_bytes(self) -> int:
         return len(self.header()) + self.feature_bytes + 8 * self.count
 
+    @property
+    def disk_bytes(self) -> int:
+        """The file, and while it is being filled a record and a lock for each part."""
+        return self.total_bytes + PAGE * (2 * self.parts + 8)
+
     def span(self, part: int) -> tuple[int, int]:
         """First row of a part, and the row after its last."""
         return part * self.part_rows, min((part + 1) * self.part_rows, self.count)

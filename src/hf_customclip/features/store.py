@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from .files import check_free_space, read_json, replacing, write_json
+from .files import needing_space, read_json, replacing, write_json
 from .hashing import digest_of_json
 from .layout import DTYPES, Layout
 from .rows import map_features
@@ -106,6 +106,8 @@ class FeatureStore:
         if manifest is None or damaged:
             self._demote(manifest, damaged)
             return None
+        if (self.path / WORK).exists():  # killed before its last step
+            self._discard_work()
         unreadable = {int(item): why for item, why in manifest["unreadable"].items()}
         return Stored(map_features(file), self.layout.read_order(file), unreadable, file)
 
@@ -133,6 +135,7 @@ class FeatureStore:
                 f"{self.layout.parts} parts are computed anew."
             )
             (self.path / MANIFEST).unlink()
+            self._discard_work()
             if manifest is None or len(damaged) == self.layout.parts:
                 self._discard_remains()
                 return
@@ -162,12 +165,12 @@ class FeatureStore:
             if self.is_complete() or self._has_begun():
                 return
             self._discard_remains()
-            check_free_space(self.path, self.layout.total_bytes)
-            order = make_order()
-            with replacing(self.path / PARTIAL) as name, name.open("w+b") as file:
-                self.layout.write_frame(file, order)
-            (self.path / WORK).mkdir(exist_ok=True)
-            self._write_start(self.layout.order_checksum(self.path / PARTIAL))
+            with needing_space(self.path, self.layout.disk_bytes):
+                order = make_order()
+                with replacing(self.path / PARTIAL) as name, name.open("w+b") as file:
+                    self.layout.write_frame(file, order)
+                (self.path / WORK).mkdir(exist_ok=True)
+                self._write_start(self.layout.order_checksum(self.path / PARTIAL))
 
     def _has_begun(self) -> bool:
         finished, partial = self.path / FINISHED, self.path / PARTIAL
@@ -179,8 +182,13 @@ class FeatureStore:
         return self.layout.fits(partial) and self.layout.order_checksum(partial) == start["order_checksum"]
 
     def _discard_remains(self) -> None:
+        for remains in (FINISHED, PARTIAL):
+            (self.path / remains).unlink(missing_ok=True)
+        self._discard_work()
+
+    def _discard_work(self) -> None:
         shutil.rmtree(self.path / WORK, ignore_errors=True)
-        for remains in [self.path / FINISHED, self.path / PARTIAL, *self.path.glob("*.tmp")]:
+        for remains in self.path.glob("*.tmp"):
             remains.unlink(missing_ok=True)
 
     def order(self) -> np.ndarray:
@@ -238,7 +246,7 @@ class FeatureStore:
         }
         os.replace(self.path / PARTIAL, self.path / FINISHED)
         write_json(self.path / MANIFEST, {**manifest, "manifest_checksum": digest_of_json(manifest)})
-        shutil.rmtree(self.path / WORK, ignore_errors=True)
+        self._discard_work()
 
     # ---- Locks and records ----
 

@@ -1,4 +1,4 @@
-"""A frozen tower made ready for one fast pass: in the pass's precision, in eval mode, pooled as in the model."""
+"""A frozen tower made ready for one fast pass: in the pass's precision, pooled as in the model."""
 
 from __future__ import annotations
 
