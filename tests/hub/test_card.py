@@ -27,7 +27,7 @@ from hf_customclip.hub import (
 from hf_customclip.hub.card import template_path
 from hf_customclip.hub.folder_card import count_parameters, training_settings
 
-from .tiny import save_tiny, tiny_model
+from .folders import save_ready, seeded_model
 
 METRICS = {
     f"test_{way}_{name}": value
@@ -222,7 +222,7 @@ def test_a_long_history_is_thinned_to_its_last() -> None:
 
 
 def test_parameters_are_counted_as_torch_counts_them(tmp_path: Path) -> None:
-    model = tiny_model()
+    model = seeded_model()
     model.save_pretrained(tmp_path)
     expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert count_parameters(tmp_path, model.config) == (expected, sum(p.numel() for p in model.parameters()))
@@ -244,7 +244,7 @@ def test_settings_leave_out_what_says_nothing() -> None:
 
 
 def test_a_folders_card_tells_what_lies_in_it(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path)
+    folder = save_ready(tmp_path)
     (folder / "training_args.json").write_text(json.dumps({"learning_rate": 0.5, "output_dir": "/secret"}))
     (folder / "trainer_state.json").write_text(json.dumps({"log_history": HISTORY}))
     write_model_card(folder, "alice/m", data=DataDescription("Ten birds", languages=("de",)))

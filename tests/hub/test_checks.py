@@ -16,12 +16,12 @@ import pytest
 from hf_customclip.hub import PublishError
 from hf_customclip.hub.checks import check_folder, published_files
 
-from .tiny import save_tiny, tiny_model
+from .folders import save_ready
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return save_tiny(tmp_path / "model")
+    return save_ready(tmp_path / "model")
 
 
 def _edit(path: Path, change: Callable[[dict], object]) -> None:
@@ -122,9 +122,7 @@ def test_all_problems_come_at_once(folder: Path) -> None:
 
 
 def test_shards(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path)
-    (folder / "model.safetensors").unlink()
-    tiny_model().save_pretrained(folder, max_shard_size="30KB")
+    folder = save_ready(tmp_path, max_shard_size="30KB")
     shards = sorted(folder.glob("model-*.safetensors"))
     assert len(shards) > 1
     assert {shard.name for shard in shards} < set(check_folder(folder))
@@ -134,9 +132,7 @@ def test_shards(tmp_path: Path) -> None:
 
 
 def test_a_shard_that_lacks_a_weight(tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path)
-    (folder / "model.safetensors").unlink()
-    tiny_model().save_pretrained(folder, max_shard_size="30KB")
+    folder = save_ready(tmp_path, max_shard_size="30KB")
     index = folder / "model.safetensors.index.json"
     _edit(index, lambda i: i["weight_map"].update(logit_ghost=next(iter(i["weight_map"].values()))))
     with pytest.raises(PublishError, match="lacks logit_ghost"):

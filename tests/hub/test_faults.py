@@ -20,10 +20,10 @@ from hf_customclip.hub import PublishError, push_folder
 
 from .conftest import OUTCOMES
 from .faults import Fault
+from .folders import save_ready
 from .server import LocalHub
 from .store import HubStore
 from .test_push import held, local
-from .tiny import save_tiny
 
 PASSING = ("500", "429", "drop", "lost")
 REFUSING = ("401", "403")
@@ -70,12 +70,12 @@ def name(fault: Fault) -> str:
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("old"))
+    return save_ready(tmp_path_factory.mktemp("old"))
 
 
 @pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_tiny(tmp_path_factory.mktemp("new"), seed=1)
+    folder = save_ready(tmp_path_factory.mktemp("new"), seed=1)
     (folder / "README.md").write_text((folder / "README.md").read_text() + "\nBetter than before.\n")
     return folder
 

@@ -19,13 +19,13 @@ from hf_customclip.hub import PublishError, push_folder, remote
 from hf_customclip.hub.checks import published_files
 
 from .conftest import READ, STRANGER
+from .folders import save_ready
 from .server import LocalHub
-from .tiny import save_tiny, tiny_model
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"))
+    return save_ready(tmp_path_factory.mktemp("model"))
 
 
 def held(hub: LocalHub, repo_id: str = "alice/m", revision: str = "main") -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def test_the_next_push_changes_what_changed(hub: LocalHub, api: HfApi, saved: Pa
     for stale in ("pytorch_model.bin", "model-00001-of-00002.safetensors", "adapter_config.json"):
         api.upload_file(path_or_fileobj=b"old", path_in_repo=stale, repo_id="alice/m")
     uploads = hub.requests["lfs_put"]
-    newer = save_tiny(tmp_path, seed=1)
+    newer = save_ready(tmp_path, seed=1)
     push_folder(newer, "alice/m", api=api)
     assert held(hub) == {**local(newer), "NOTES.txt": b"mine"}
     assert hub.requests["lfs_put"] == uploads + 1
@@ -66,9 +66,8 @@ def test_the_next_push_changes_what_changed(hub: LocalHub, api: HfApi, saved: Pa
 
 
 def test_from_shards_to_one_file_and_back(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
-    whole, shards = save_tiny(tmp_path / "whole"), save_tiny(tmp_path / "shards")
-    (shards / "model.safetensors").unlink()
-    tiny_model(1).save_pretrained(shards, max_shard_size="30KB")
+    whole = save_ready(tmp_path / "whole")
+    shards = save_ready(tmp_path / "shards", seed=1, max_shard_size="60KB")
     for folder in (whole, shards, whole):
         push_folder(folder, "alice/m", api=api)
         assert held(hub) == local(folder)
@@ -177,19 +176,19 @@ def test_a_dead_network(hub: LocalHub, api: HfApi, saved: Path) -> None:
 
 
 def test_an_unready_folder_sends_nothing(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
-    folder = save_tiny(tmp_path)
+    folder = save_ready(tmp_path)
     (folder / "model.safetensors").unlink()
     assert "is not ready to publish" in refused(hub, api, folder)
     assert not hub.requests
 
 
-@pytest.mark.parametrize("offset", [0, 40_000, -1])
+@pytest.mark.parametrize("offset", [0, 100_000, -1])
 def test_large_files_are_compared_by_blocks(
     hub: LocalHub, api: HfApi, saved: Path, monkeypatch: pytest.MonkeyPatch, offset: int
 ) -> None:
-    """With limits scaled down, the 75 kB of weights are a large file; sixteen blocks of 5 kB cover it all."""
+    """With limits scaled down, the 200 kB of weights are a large file; 16 blocks of 15 kB cover it all."""
     monkeypatch.setattr(remote, "DOWNLOADED_WHOLE", 20_000)
-    monkeypatch.setattr(remote, "CHUNK", 5_000)
+    monkeypatch.setattr(remote, "CHUNK", 15_000)
     push_folder(saved, "alice/m", api=api)
     oid = hub.repo("alice/m").resolve("main").files["model.safetensors"].sha256
     content = bytearray(hub.store.lfs[oid or ""])

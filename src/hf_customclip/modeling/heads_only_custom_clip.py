@@ -25,27 +25,34 @@ HEADS_FILE = "heads.safetensors"
 METADATA_KEY = "custom_clip_towers"
 TOWERS = ("vision", "text")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+# A time of last change that marks a file, so that one not written again is recognised.
+LONG_AGO = 1
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "proxies")
 
 
 class HeadsOnlyMixin:
-    """`save_pretrained(heads_only=True)`, and a `from_pretrained` that puts such a checkpoint together again."""
+    """`save_pretrained(heads_only=True)`, and a `from_pretrained` that puts such a checkpoint together."""
 
     config_class: Any
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, heads_only: bool = False, **kwargs: Any
     ) -> Any:
-        """As `PreTrainedModel.save_pretrained`; with `heads_only`, without the towers, which must be frozen."""
+        """As `PreTrainedModel.save_pretrained`; with `heads_only` without the towers, then to be frozen."""
         if heads_only:
             return save_heads_only(self, save_directory, kwargs.get("state_dict"))
+        # transformers leaves a whole file beside new shards, and would load it instead of them.
+        for path in _weights(save_directory):
+            os.utime(path, (LONG_AGO, LONG_AGO))
         saved = super().save_pretrained(save_directory, *args, **kwargs)  # type: ignore[misc]
-        remove_weights(save_directory, (HEADS_FILE,))
+        for path in _weights(save_directory):
+            if os.stat(path).st_mtime == LONG_AGO:
+                os.remove(path)
         return saved
 
     @classmethod
     def from_pretrained(cls, name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`; of a heads-only checkpoint the towers are fetched and checked."""
+        """As `PreTrainedModel.from_pretrained`; a heads-only checkpoint's towers are fetched and checked."""
         heads_file = heads_only_file(name_or_path, **kwargs) if _is_folder(name_or_path) else None
         if heads_file is None:
             try:
@@ -84,7 +91,10 @@ def save_heads_only(
     part = os.path.join(folder, f".{HEADS_FILE}.{os.getpid()}")
     save_file({name: value.detach().cpu().contiguous() for name, value in heads.items()}, part, metadata)
     os.replace(part, os.path.join(folder, HEADS_FILE))
-    remove_weights(folder, WEIGHT_FILES)
+    # Weights of an earlier whole save: a load would take them.
+    for name in os.listdir(folder):
+        if name in WEIGHT_FILES or (name.startswith("model-") and name.endswith(".safetensors")):
+            os.remove(os.path.join(folder, name))
 
 
 def _is_folder(name_or_path: Any) -> bool:
@@ -96,12 +106,10 @@ def is_head(name: str) -> bool:
     return not name.startswith(tuple(f"{tower}_model." for tower in TOWERS))
 
 
-def remove_weights(folder: str | os.PathLike[str], names: tuple[str, ...]) -> None:
-    """Remove weights of the other kind that an earlier save left: a load would take them."""
-    shards = [name for name in os.listdir(folder) if name.startswith("model-") and name.endswith(".safetensors")]
-    for name in (*names, *(shards if WEIGHT_FILES[1] in names else ())):
-        if os.path.isfile(os.path.join(folder, name)):
-            os.remove(os.path.join(folder, name))
+def _weights(folder: str | os.PathLike[str]) -> list[str]:
+    """The files in a folder that a load would begin with."""
+    paths = [os.path.join(folder, name) for name in (*WEIGHT_FILES, HEADS_FILE)]
+    return [path for path in paths if os.path.isfile(path)]
 
 
 def heads_only_file(folder: str | os.PathLike[str] | None, **options: Any) -> str | None:
@@ -187,7 +195,9 @@ def _describe(model: Any, tower: str) -> dict[str, Any]:
     network, name = model.get_submodule(f"{tower}_model"), getattr(model.config, f"{tower}_name")
     kind = "image" if tower == "vision" else tower
     if any(parameter.requires_grad for parameter in network.parameters()):
-        raise ValueError(f"heads_only=True leaves out the towers, but the {kind} tower is trained: save it whole")
+        raise ValueError(
+            f"heads_only=True leaves out the towers, but the {kind} tower is trained: save it whole"
+        )
     if name is None:
         raise ValueError(
             f"heads_only=True needs config.{tower}_name to say where the {kind} tower can be loaded from"
@@ -203,7 +213,9 @@ def _describe(model: Any, tower: str) -> dict[str, Any]:
 
 def _load_tower(described: dict[str, Any], tower: str, hub: dict[str, Any]) -> nn.Module:
     load: Callable[..., nn.Module] = load_vision_tower if tower == "vision" else load_text_tower
-    options = {name: hub[name] for name in ("cache_dir", "local_files_only", "token") if name in hub}
+    options: dict[str, Any] = {
+        name: hub[name] for name in ("cache_dir", "local_files_only", "token") if name in hub
+    }
     if described["revision"]:
         options["revision"] = described["revision"]
     dtype = getattr(torch, described["dtype"])
@@ -212,8 +224,8 @@ def _load_tower(described: dict[str, Any], tower: str, hub: dict[str, Any]) -> n
     except (OSError, ValueError) as error:
         kind = "image" if tower == "vision" else tower
         raise ValueError(
-            f"this checkpoint holds only the heads, and their {kind} tower {described['name']!r} could not be "
-            f"loaded; pass it as {tower}_model=. ({str(error).splitlines()[0]})"
+            f"this checkpoint holds only the heads, and their {kind} tower {described['name']!r} could not "
+            f"be loaded; pass it as {tower}_model=. ({str(error).splitlines()[0]})"
         ) from error
     return network.to(dtype)
 
@@ -222,8 +234,9 @@ def _check_same(described: dict[str, Any], digest: str, tower: str) -> None:
     if digest != described["sha256"]:
         kind = "image" if tower == "vision" else tower
         raise ValueError(
-            f"these heads were trained on another {kind} tower: {described['name']!r} has weights with SHA-256 "
-            f"{digest[:12]}…, and theirs had {described['sha256'][:12]}…; pass the right one as {tower}_model="
+            f"these heads were trained on another {kind} tower: {described['name']!r} has weights with "
+            f"SHA-256 {digest[:12]}…, and theirs had {described['sha256'][:12]}…; pass the right one as "
+            f"{tower}_model="
         )
 
 

@@ -1,0 +1,30 @@
+"""Folders as training leaves them: a tiny model, its processor and a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tiny import tiny_model, tiny_processor
+
+from hf_customclip import CustomClipModel
+
+CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\n---\n# A tiny model\n"
+
+
+def seeded_model(seed: int = 0) -> CustomClipModel:
+    """`tiny_model`, with other weights for another seed."""
+    model = tiny_model()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(seed * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def save_ready(folder: Path, seed: int = 0, **save: object) -> Path:
+    """Save a model that is ready to publish; `save` goes to `save_pretrained`."""
+    seeded_model(seed).save_pretrained(folder, **save)
+    tiny_processor().save_pretrained(folder)
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
+    return folder
