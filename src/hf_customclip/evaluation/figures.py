@@ -62,22 +62,23 @@ class Hit:
 
 @dataclass
 class Query:
-    """A query image or text with what was retrieved for it, the best first."""
+    """A query image or text with what was retrieved for it, the best first, and the best right one's rank."""
 
     item: Any
     hits: list[Hit]
+    rank: int
 
 
 @_styled
 def plot_text_to_image(queries: Sequence[Query], title: str = "Text to image") -> Figure:
     """A row for each text with the images found for it; right ones are framed in green."""
     columns = max(len(query.hits) for query in queries)
-    figure = _figure(3.0 + 1.45 * columns, 0.6 + 1.6 * len(queries), title)
+    figure = _figure(1.9 + 1.4 * columns, 0.6 + 1.55 * len(queries), title)
     grid = figure.subplots(
-        len(queries), columns + 1, squeeze=False, gridspec_kw={"width_ratios": [1.9, *[1] * columns]}
+        len(queries), columns + 1, squeeze=False, gridspec_kw={"width_ratios": [1.35, *[1] * columns]}
     )
     for row, query in zip(grid, queries, strict=True):
-        _write(row[0], query.item, width=24)
+        _write(row[0], query, width=19)
         for axes in row[1:]:
             axes.axis("off")
         for axes, hit in zip(row[1:], query.hits, strict=False):
@@ -89,13 +90,13 @@ def plot_text_to_image(queries: Sequence[Query], title: str = "Text to image") -
 def plot_image_to_text(queries: Sequence[Query], title: str = "Image to text") -> Figure:
     """A row for each image with the texts found for it; right ones are green and ticked."""
     lines = max(len(query.hits) for query in queries)
-    figure = _figure(9.0, 0.6 + max(1.5, 0.3 * lines) * len(queries), title)
-    grid = figure.subplots(len(queries), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 4.5]})
+    figure = _figure(8.0, 0.6 + max(1.5, 0.32 * lines) * len(queries), title)
+    grid = figure.subplots(len(queries), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 4.2]})
     for (picture, text), query in zip(grid, queries, strict=True):
-        _show(picture, query.item, NEUTRAL)
+        _show(picture, query.item, caption=f"right one at {query.rank}")
         text.axis("off")
         for i, hit in enumerate(query.hits):
-            line = f"{'✓' if hit.right else '   '} {hit.score:.2f}  {_short(hit.item, 88)}"
+            line = f"{'✓' if hit.right else '   '} {hit.score:.2f}  {_short(hit.item, 72)}"
             text.text(
                 0,
                 1 - (i + 0.5) / lines,
@@ -103,7 +104,7 @@ def plot_image_to_text(queries: Sequence[Query], title: str = "Image to text") -
                 color=RIGHT if hit.right else NEUTRAL,
                 weight="bold" if hit.right else "normal",
                 va="center",
-                fontsize=10,
+                fontsize=11,
                 parse_math=False,
             )
     return figure
@@ -114,7 +115,7 @@ def plot_similarity(
     similarity: Tensor | np.ndarray, images: Sequence[Any], texts: Sequence[str], title: str = "Similarity"
 ) -> Figure:
     """A heat map of `similarity` `[images, texts]` with the images beside it; pairs are on the diagonal."""
-    values = np.asarray(similarity, dtype=float)
+    values = np.round(np.asarray(similarity, dtype=float), 2) + 0.0  # no "-0.00"
     rows, columns = values.shape
     side = 0.62
     figure = _figure(3.2 + side * columns, 2.6 + side * rows, title)
@@ -142,12 +143,13 @@ def plot_recall_curve(
     """Recall at 1, 2, 3, … for every named direction, with the chance level dashed in the same colour."""
     figure = _figure(6.4, 4.2, title)
     axes = figure.subplots()
-    for colour, (name, values) in zip(COLOURS, recalls.items(), strict=False):
-        axes.plot(range(1, len(values) + 1), values, color=colour, label=name, marker="o", markersize=3)
+    for i, (name, values) in enumerate(recalls.items()):
+        colour, above = COLOURS[i % len(COLOURS)], i % 2 == 0
+        axes.plot(range(1, len(values) + 1), values, color=colour, label=name)
         for k in (1, 5, 10):
             if k <= len(values):
-                axes.annotate(f"{values[k - 1]:.2f}", (k, values[k - 1]), color=colour, fontsize=8,
-                              xytext=(0, 6), textcoords="offset points", ha="center")  # fmt: skip
+                axes.plot(k, values[k - 1], "o", color=colour, markersize=5)
+                _annotate(axes, k, values[k - 1], colour, above)
         if chance is not None:
             expected = chance[name]
             axes.plot(range(1, len(expected) + 1), expected, "--", color=colour, label=f"{name}, by chance")
@@ -200,7 +202,7 @@ def plot_confusion_matrix(
     """Counts `[classes, classes]` (rows right, columns predicted), coloured by the share of their row."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    size = float(np.clip(2.4 + 0.42 * len(labels), 4.5, 14))
+    size = float(np.clip(2.4 + 0.42 * len(labels), 4.5, 14)) if len(labels) <= MAX_NAMED_CLASSES else 7.0
     figure = _figure(size + 1.2, size, title)
     axes = figure.subplots()
     heat = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -214,7 +216,7 @@ def plot_confusion_matrix(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 110) -> Path:
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 100) -> Path:
     """Write a figure as PNG (or what the suffix says), whole or not at all, and return its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -243,10 +245,11 @@ def _show(axes: Axes, image: Any, frame: str = WRONG, caption: str = "") -> None
         spine.set(color=frame, linewidth=4 if frame == RIGHT else 1)
 
 
-def _write(axes: Axes, text: str, width: int) -> None:
+def _write(axes: Axes, query: Query, width: int) -> None:
     axes.axis("off")
-    wrapped = textwrap.fill(_short(text, 6 * width), width)
-    axes.text(0, 0.5, wrapped, va="center", fontsize=10, transform=axes.transAxes, parse_math=False)
+    wrapped = textwrap.fill(_short(query.item, 5 * width), width)
+    axes.text(0, 0.5, wrapped, va="center", fontsize=11, parse_math=False)
+    axes.text(0, -0.04, f"right one at {query.rank}", va="top", fontsize=9, color=NEUTRAL)
 
 
 def _write_cells(axes: Axes, values: np.ndarray, form: str, shares: np.ndarray | None = None) -> None:
@@ -260,6 +263,18 @@ def _write_cells(axes: Axes, values: np.ndarray, form: str, shares: np.ndarray |
         axes.text(
             j, i, form.format(value), ha="center", va="center", fontsize=8, color="white" if dark else "black"
         )
+
+
+def _annotate(axes: Axes, x: float, y: float, colour: str, above: bool) -> None:
+    axes.annotate(
+        f"{y:.2f}",
+        (x, y),
+        xytext=(0, 6 if above else -13),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+        color=colour,
+    )
 
 
 def _frame(x: int, y: int) -> Rectangle:

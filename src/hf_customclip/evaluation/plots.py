@@ -39,8 +39,8 @@ def write_retrieval_plots(
     embedded: EmbeddedDataset,
     *,
     log_history: Sequence[Mapping[str, float]] | None = None,
-    num_queries: int = 6,
-    top_k: int = 6,
+    num_queries: int = 5,
+    top_k: int = 5,
     seed: int = 0,
 ) -> list[Path]:
     """Write the retrieval grids, a similarity heat map and the recall curve as PNG files; return their paths.
@@ -75,8 +75,8 @@ def plot_retrieval_grid(
     dataset: Dataset,
     path: str | os.PathLike[str],
     *,
-    num_queries: int = 6,
-    top_k: int = 6,
+    num_queries: int = 5,
+    top_k: int = 5,
     seed: int = 0,
 ) -> Path:
     """Write one picture: a few texts with the images found for them, right ones framed; return its path."""
@@ -128,7 +128,7 @@ class _Results:
         self.captions = [caption for captions in self.dataset["captions"] for caption in captions]
 
     def draw(self, count: int, seed: int) -> list[int]:
-        """Positions in the gallery, without repetition."""
+        """Positions in the gallery, none twice."""
         order = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(seed))
         return order[:count].tolist()
 
@@ -142,24 +142,28 @@ class _Results:
     def text_query(self, position: int, top_k: int) -> Query:
         """The images for the first caption of an image."""
         text = self.first_text(position)
-        scores = self.gallery @ self.embedded.text_embeds[text]
-        best = scores.topk(min(top_k, len(scores)))
+        query = self.embedded.text_embeds[text]
+        best = (self.gallery @ query).topk(min(top_k, len(self.gallery)))
         hits = [
             Hit(self.image(i), score, i == position)
             for i, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        return Query(self.captions[text], hits)
+        own_id = self.gallery_ids[position : position + 1]
+        rank = retrieval_ranks(query[None], self.gallery, own_id, self.gallery_ids)
+        return Query(self.captions[text], hits, int(rank))
 
     def image_query(self, position: int, top_k: int) -> Query:
         """The captions for an image."""
-        scores = self.embedded.text_embeds @ self.gallery[position]
-        right = self.embedded.text_image_ids == self.gallery_ids[position]
-        best = scores.topk(min(top_k, len(scores)))
+        query, own_id = self.gallery[position], self.gallery_ids[position : position + 1]
+        texts, text_ids = self.embedded.text_embeds, self.embedded.text_image_ids
+        right = text_ids == own_id
+        best = (texts @ query).topk(min(top_k, len(texts)))
         hits = [
             Hit(self.captions[i], score, bool(right[i]))
             for i, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        return Query(self.image(position), hits)
+        rank = retrieval_ranks(query[None], texts, own_id, text_ids)
+        return Query(self.image(position), hits, int(rank))
 
     def batch(self, positions: list[int]) -> tuple[Tensor, list[Any], list[str]]:
         """Similarities, images and first captions of some images."""

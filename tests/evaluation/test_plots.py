@@ -1,0 +1,142 @@
+"""Pins: the pictures are written without a display and show what was measured: right hits framed, ranks as in
+the metrics, curves through the recalls; captions are drawn as they are, the caller's settings left alone."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_dataset
+
+matplotlib = pytest.importorskip("matplotlib")
+
+from matplotlib.colors import to_hex  # noqa: E402
+
+from hf_customclip.evaluation import figures, plots  # noqa: E402
+from hf_customclip.evaluation.chance import retrieval_chance  # noqa: E402
+from hf_customclip.evaluation.embedding import EmbeddedDataset, embed_dataset  # noqa: E402
+
+PICTURE = np.zeros((8, 8, 3), dtype="uint8")
+HISTORY = [
+    {"loss": 2.0, "step": 1},
+    {"loss": 1.0, "step": 2},
+    {"eval_loss": 1.5, "eval_t2i_recall@1": 0.25, "step": 2},
+]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """20 rows of 18 images: the last two show the first two again."""
+    rows = tiny_dataset(20, captions=2)
+    return rows.remove_columns("image_id").add_column("image_id", [*range(18), 0, 1])
+
+
+@pytest.fixture(scope="module")
+def embedded(model, processor, dataset):
+    return embed_dataset(model, processor, dataset)
+
+
+def test_every_picture_is_written(embedded, dataset, tmp_path):
+    paths = plots.write_retrieval_plots(tmp_path / "plots", dataset, embedded, log_history=HISTORY)
+    names = ["text_to_image", "image_to_text", "similarity", "recall", "training"]
+    assert paths == [tmp_path / "plots" / f"{name}.png" for name in names]
+    assert sorted(tmp_path.glob("plots/*")) == sorted(paths), "no half-written file may be left"
+    for path in paths:
+        with Image.open(path) as picture:
+            assert 300 < picture.width < 1400, "readable in a README"
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_the_same_seed_draws_the_same_picture(embedded, dataset, tmp_path):
+    first, second = (plots.plot_retrieval_grid(embedded, dataset, tmp_path / f"{i}.png") for i in range(2))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def frames(figure):
+    """The frame colour of each picture in a figure."""
+    return [to_hex(axes.spines["left"].get_edgecolor()) for axes in figure.axes if axes.images]
+
+
+def test_right_images_are_framed():
+    hits = [figures.Hit(PICTURE, 0.9, False), figures.Hit(PICTURE, 0.8, True)]
+    figure = figures.plot_text_to_image(
+        [figures.Query("a cat", hits, 2), figures.Query("a dog", hits[:1], 7)]
+    )
+    assert frames(figure) == [figures.WRONG, figures.RIGHT, figures.WRONG]
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert texts == ["a cat", "right one at 2", "a dog", "right one at 7"]
+
+
+def test_right_texts_are_ticked():
+    hits = [figures.Hit("a cat", 0.9, False), figures.Hit("a dog", 0.8, True)]
+    figure = figures.plot_image_to_text([figures.Query(PICTURE, hits, 2)])
+    (wrong, right) = [text for axes in figure.axes for text in axes.texts]
+    assert right.get_text() == "✓ 0.80  a dog"
+    assert (to_hex(right.get_color()), to_hex(wrong.get_color())) == (figures.RIGHT, figures.NEUTRAL)
+
+
+def test_hits_and_ranks_are_those_of_the_metrics(dataset):
+    """Embeddings made so that image 3 is found at rank 1 by its first caption, image 5 at rank 18."""
+    images = torch.eye(18)[[*range(18), 0, 1]]
+    texts = torch.eye(18)[[*range(18), 0, 1]].repeat_interleave(2, 0).clone()
+    texts[10] = 1 / 17**0.5
+    texts[10, 5] = 0
+    ids = torch.tensor([*range(18), 0, 1])
+    results = plots._Results(dataset, EmbeddedDataset(images, texts, ids, ids.repeat_interleave(2)))
+    found, lost = results.text_query(3, top_k=4), results.text_query(5, top_k=4)
+    assert (found.rank, [hit.right for hit in found.hits]) == (1, [True, False, False, False])
+    assert (lost.rank, [hit.right for hit in lost.hits]) == (18, [False] * 4)
+    assert found.item == dataset[3]["captions"][0]
+    assert np.array_equal(np.asarray(found.hits[0].item), np.asarray(dataset[3]["image"]))
+    # Image 0 stands in rows 0 and 18, with two captions each.
+    assert [hit.right for hit in results.image_query(0, top_k=5).hits] == [True] * 4 + [False]
+
+
+def test_recall_curves_pass_through_the_metrics(embedded):
+    recalls, chance = plots.recall_curves(embedded)
+    metrics, expected = embedded.metrics(), retrieval_chance(embedded.image_ids, embedded.text_image_ids)
+    for way, name in (("i2t", "image to text"), ("t2i", "text to image")):
+        for k in (1, 5, 10):
+            assert recalls[name][k - 1] == pytest.approx(metrics[f"{way}_recall@{k}"])
+            assert chance[name][k - 1] == pytest.approx(expected[f"{way}_recall@{k}"])
+        assert recalls[name] == sorted(recalls[name])
+    assert recalls["text to image"][-1] == chance["text to image"][-1] == 1
+
+
+def test_training_curves_show_the_history():
+    figure = figures.plot_training_curves(HISTORY)
+    lines = {line.get_label(): line.get_xydata().tolist() for axes in figure.axes for line in axes.lines}
+    assert lines == {
+        "training": [[1, 2.0], [2, 1.0]],
+        "validation": [[2, 1.5]],
+        "text to image, R@1": [[2, 0.25]],
+    }
+    with pytest.raises(ValueError, match="no training loss"):
+        figures.plot_training_curves(HISTORY[2:])
+
+
+def test_confusion_matrix_is_coloured_by_row():
+    figure = figures.plot_confusion_matrix(torch.tensor([[1, 3], [0, 0]]), ["cat", "dog"])
+    assert figure.axes[0].images[0].get_array().tolist() == [[0.25, 0.75], [0, 0]]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["1", "3", "0", "0"]
+
+
+def test_captions_are_drawn_as_they_are(tmp_path, recwarn):
+    """Dollar signs are no formula, not even an unfinished one."""
+    text = r"from $5 to $\frac"
+    query = figures.Query(text, [figures.Hit(PICTURE, 0.5, True)], 1)
+    other = figures.Query(PICTURE, [figures.Hit(text, 0.5, True)], 1)
+    drawn = [
+        figures.plot_text_to_image([query], title=text),
+        figures.plot_image_to_text([other]),
+        figures.plot_similarity(np.eye(2), [PICTURE] * 2, [text] * 2),
+        figures.plot_confusion_matrix(np.eye(2, dtype=int), [text, "b"]),
+    ]
+    for i, figure in enumerate(drawn):
+        figures.save_figure(figure, tmp_path / f"{i}.png")
+
+
+def test_the_callers_settings_and_state_are_left_alone():
+    before, backend = dict(matplotlib.rcParams), matplotlib.get_backend()
+    figures.plot_recall_curve({"a": [0.1, 0.2]})
+    assert dict(matplotlib.rcParams) == before
+    assert matplotlib.get_backend() == backend
