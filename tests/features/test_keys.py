@@ -1,0 +1,121 @@
+"""What kept features are keyed by.
+
+Pinned: each ingredient changed by itself makes the towers run again (weights, configuration, pooling, image
+processing, tokenizer, text length, precision, pictures, captions), for the tower it concerns and not the other;
+with none changed nothing runs, whatever the tokenizer was last called with and wherever the model came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny import tiny_dataset, tiny_model, tiny_processor
+
+from hf_customclip.data.collator import ContrastiveCollator
+from hf_customclip.features.cache import FeatureCache
+from hf_customclip.features.hashing import weights_digest
+from hf_customclip.modeling import CustomClipModel
+
+
+class Ingredients:
+    """Everything features are made of; tests change one thing."""
+
+    def __init__(self) -> None:
+        self.model, self.processor = tiny_model(), tiny_processor()
+        self.dataset, self.precision, self.max_text_length = tiny_dataset(3), "float32", 32
+
+    def keep(self, folder: Path) -> set[str]:
+        """Which towers' features are in the folder now."""
+        before = {path.name for path in folder.glob("*-*")}
+        cache = FeatureCache(mode="always", folder=folder, precision=self.precision, show_progress=False)
+        cache.inputs(self.model, self.dataset, ContrastiveCollator(self.processor, self.max_text_length))
+        return {path.name.split("-")[0] for path in folder.glob("*-*") if path.name not in before}
+
+
+def alter_weight(tower: str) -> Callable[[Ingredients], None]:
+    def change(given: Ingredients) -> None:
+        with torch.no_grad():
+            next(getattr(given.model, tower).parameters()).view(-1)[-1] += 1e-7
+
+    return change
+
+
+def setting(path: str, value: Any) -> Callable[[Ingredients], None]:
+    def change(given: Ingredients) -> None:
+        *way, name = path.split(".")
+        target: Any = given
+        for step in way:
+            target = getattr(target, step)
+        assert getattr(target, name) != value
+        setattr(target, name, value)
+
+    return change
+
+
+def another_caption(given: Ingredients) -> None:
+    captions = [*given.dataset["captions"][:-1], ["a red square", "another"]]
+    given.dataset = given.dataset.remove_columns("captions").add_column("captions", captions)
+
+
+def another_picture(given: Ingredients) -> None:
+    given.dataset = Dataset.from_dict(
+        {**given.dataset[:], "image": tiny_dataset(4)["image"][1:]}, features=given.dataset.features
+    )
+
+
+def another_word(given: Ingredients) -> None:
+    given.processor.tokenizer.add_tokens(["squarish"])
+
+
+CHANGES = {
+    "image weights": (alter_weight("vision_model"), {"image"}),
+    "text weights": (alter_weight("text_model"), {"text"}),
+    "image pooling": (setting("model.config.vision_pooling", "cls"), {"image"}),
+    "text pooling": (setting("model.config.text_pooling", "mean"), {"text"}),
+    "image configuration": (setting("model.config.vision_config.layer_norm_eps", 1e-3), {"image"}),
+    "text configuration": (setting("model.config.text_config.sinusoidal_pos_embds", True), {"text"}),
+    "resize": (setting("processor.image_processor.resample", 0), {"image"}),
+    "normalisation": (setting("processor.image_processor.do_normalize", False), {"image"}),
+    "tokenizer": (another_word, {"text"}),
+    "truncation side": (setting("processor.tokenizer.truncation_side", "left"), {"text"}),
+    "text length": (setting("max_text_length", 4), {"text"}),
+    "precision": (setting("precision", "bfloat16"), {"image", "text"}),
+    "captions": (another_caption, {"text"}),
+    "pictures": (another_picture, {"image"}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_makes_other_features(tmp_path: Path, name: str) -> None:
+    change, towers = CHANGES[name]
+    given = Ingredients()
+    assert given.keep(tmp_path) == {"image", "text"}
+    assert given.keep(tmp_path) == set()
+    change(given)
+    assert given.keep(tmp_path) == towers
+
+
+def test_what_does_not_matter(tmp_path: Path) -> None:
+    given = Ingredients()
+    given.keep(tmp_path)
+    given.model.save_pretrained(tmp_path / "model")
+    given.model = CustomClipModel.from_pretrained(tmp_path / "model")
+    given.processor.tokenizer(["a", "red square"], padding="max_length", truncation=True, max_length=7)
+    with torch.no_grad():  # heads and temperature are no part of the features
+        for head in (given.model.visual_projection, given.model.text_projection):
+            next(head.parameters()).mul_(2)
+        given.model.logit_scale.add_(1)
+    given.dataset = given.dataset.map(lambda row: {"image_id": row["image_id"] + 1})
+    assert given.keep(tmp_path) == set()
+
+
+def test_swapped_weights_are_other_weights() -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    before = weights_digest(layers)
+    assert weights_digest(torch.nn.Sequential(layers[1], layers[0])) != before
+    assert weights_digest(layers.to(torch.float64)) != before
