@@ -41,7 +41,7 @@ def evaluate(
         print(json.dumps({f"eval_{name}": value for name, value in metrics.items()}, indent=2))
     else:
         chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
-        print(f"{model} on {data}, {split}: {len(dataset)} images, {len(embedded.captions)} captions")
+        print(f"{model} on {data}, {split}: {len(dataset)} images, {len(embedded.text_embeds)} captions")
         print(format_retrieval_table(metrics, chance))
     if output is not None:
         _write_results(

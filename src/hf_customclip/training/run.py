@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoProcessor, pipeline
 from ..data import load_image_text_dataset
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
+from ..evaluation.callbacks import ChanceLossCallback, OverfittingCallback
 from ..evaluation.chance import retrieval_chance
 from ..evaluation.embedding import EmbeddedDataset, embed_dataset
 from ..evaluation.reports import format_retrieval_table
@@ -41,6 +42,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         eval_dataset=splits.get("validation"),
         processing_class=_build_processor(config),
         image_transform=augmentation,
+        callbacks=[ChanceLossCallback(), OverfittingCallback()],
     )
     metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
