@@ -6,7 +6,6 @@ Registering needs torch and transformers, seconds of import that a command such 
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -18,40 +17,54 @@ _AUTO_MODULES = tuple(
 
 def register_when_needed() -> None:
     """Register now if the Auto classes are loaded, else as soon as they are."""
-    if any(name in sys.modules for name in _AUTO_MODULES):
+    if _auto_classes_are_loaded():
         importlib.import_module("hf_customclip.modeling")
     else:
-        sys.meta_path.insert(0, _AutoModuleFinder())
+        sys.meta_path.insert(0, _TransformersFinder())
 
 
-class _AutoModuleFinder(importlib.abc.MetaPathFinder):
-    """Lets others find the Auto modules, and registers after they have run."""
+def _auto_classes_are_loaded() -> bool:
+    return any(name in sys.modules for name in _AUTO_MODULES)
+
+
+class _TransformersFinder(importlib.abc.MetaPathFinder):
+    """Watches transformers' modules being imported, until an import has brought the Auto classes."""
+
+    # Modules import each other: only when the outermost is done are all of them whole.
+    depth = 0
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _AUTO_MODULES:
+        """As the usual finder's, for transformers' modules only."""
+        if not fullname.startswith("transformers."):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _RegisterAfter(spec.loader, self)
+            spec.loader = _WatchedLoader(spec.loader, self)
         return spec
 
+    def module_is_done(self) -> None:
+        """Register when nothing is half imported, and watch no longer."""
+        if self.depth == 0 and self in sys.meta_path and _auto_classes_are_loaded():
+            sys.meta_path.remove(self)
+            importlib.import_module("hf_customclip.modeling")
 
-class _RegisterAfter(importlib.abc.Loader):
-    def __init__(self, loader: importlib.abc.Loader, finder: _AutoModuleFinder) -> None:
+
+class _WatchedLoader(importlib.abc.Loader):
+    def __init__(self, loader: importlib.abc.Loader, finder: _TransformersFinder) -> None:
         self.loader, self.finder = loader, finder
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
         module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.finder.depth += 1
         try:
-            importlib.import_module("hf_customclip.modeling")
-        except ImportError:
-            # transformers is in the middle of importing itself; the next Auto module brings another chance.
-            return
-        if self.finder in sys.meta_path:
-            sys.meta_path.remove(self.finder)
+            self.loader.exec_module(module)
+        finally:
+            self.finder.depth -= 1
+        self.finder.module_is_done()
