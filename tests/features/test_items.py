@@ -1,9 +1,9 @@
 """Distinct pictures and captions, and what they are told apart by.
 
 Pinned: one item for equal bytes or one file, and for equal texts, in the stated order (against plain
-dictionaries); the digest follows the content and nothing else: it survives a copy of the data set, and changes
-with a picture's bytes, a file's size or time, and a caption's letter; digests of a memory-mapped data set are
-read again instead of its pictures, and are made anew when its files change or they are damaged themselves.
+dictionaries); the digest follows the content and nothing else: it survives a copy of the data set, and
+changes with a picture's bytes, a file's size or time, and a caption's letter; digests of a memory-mapped data
+set are read again instead of its pictures, and made anew when its files change or they are damaged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What kept features are keyed by.
 
 Pinned: each ingredient changed by itself makes the towers run again (weights, configuration, pooling, image
-processing, tokenizer, text length, precision, pictures, captions), for the tower it concerns and not the other;
+processing, tokenizer, text length, precision, pictures, captions), the tower it concerns and not the other;
 with none changed nothing runs, whatever the tokenizer was last called with and wherever the model came from.
 """
 

@@ -1,9 +1,10 @@
 """The on-disk store, filled by hand with known numbers.
 
 Pinned: what is written comes back, memory-mapped, in a file that safetensors itself reads; each byte altered
-anywhere (features, order, header, manifest) and each truncation is noticed, and the same bytes are there when
-it is filled again; only damaged parts are asked for again; killed before any of its file operations, a filling
-is resumed to the same bytes; a full disk is an error before the first part; the inventory lists and clears.
+anywhere (features, order, header, manifest) and each truncation is noticed, and the same bytes are there
+when it is filled again; only damaged parts are asked for again; killed before any of its file operations, a
+filling is resumed to the same bytes; a full disk is an error before the first part; the inventory lists and
+clears.
 """
 
 from __future__ import annotations
