@@ -474,6 +474,10 @@ REFUSED = {
         lambda p: folder_with(p, ["1.jpg"], a_csv="image,caption\n1.jpg,a", b_csv="image,caption\n1.jpg,b"),
         "several captions files: a.csv, b.csv. Say which",
     ),
+    "archive still packed": (
+        lambda p: folder_with(p, c_csv="image,caption\n1.jpg,a", pictures_zip="PK"),
+        "unpack pictures.zip first",
+    ),
     "archive": (lambda p: folder_with(p, x_zip="PK") / "x.zip", "unpack it"),
     "a picture": (lambda p: folder_with(p, ["1.jpg"]) / "1.jpg", "is a picture"),
     "script data set on disk": (

@@ -212,6 +212,9 @@ def test_imagefolder_without_splits_and_with_subfolders(tmp_path):
 
 
 TABLES = {
+    "nlphuji/flickr30k, cloned": (
+        'raw,sentids,split,filename,img_id\n"[""one"", ""two""]","[0, 1]",train,1.jpg,0\n'
+    ),
     "several caption columns": "file_name,caption_1,caption_0\n1.jpg,two,one\n",
     "a list as JSON": 'filename,raw,split\n1.jpg,"[""one"", ""two""]",train\n',
     "a list as Python prints it": "img,captions\n1.jpg,\"['one', 'two']\"\n",
@@ -226,6 +229,7 @@ TABLES = {
 def test_tables(tmp_path, text):
     miniatures.write_pictures(tmp_path / "sub", ["1.jpg"])
     (tmp_path / "my data.csv").write_text(text)
+    (tmp_path / f"{tmp_path.name}.py").write_text("import datasets")  # a loading script is no obstacle
     options = {"image_column": "image_id"} if "image_id" in text else {}
     splits, _ = loaded(tmp_path, **options)
     assert list(captions_by_id(splits).values()) == [["one", "two"]]
@@ -424,6 +428,9 @@ def test_columns_by_name(tmp_path):
     assert_pictures(splits, {"p": 2, "q": 3})
     with pytest.raises(DataError, match="No column looks like the captions; the columns are a, b, x, y, k"):
         load_image_text_dataset(source)
+    with pytest.raises(DataError, match="holds neither pictures nor names: List"):
+        lists = source.add_column("images", [[jpeg(0)], [jpeg(1)]])
+        load_image_text_dataset(lists, image_column="images", caption_column="x")
     with pytest.raises(DataError, match="There is no column 'z'"):
         load_image_text_dataset(source, caption_column="z")
 

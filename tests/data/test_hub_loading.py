@@ -10,9 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from hub.server import LocalHub
 
 TOKEN = "hf_alice_write"
@@ -59,6 +56,7 @@ def run(code, endpoint, home):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_loading_from_the_hub(tmp_path):
     with LocalHub() as hub:
         hub.store.add_user(TOKEN, "alice")

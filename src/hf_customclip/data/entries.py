@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .part import Part, dataset_of_files
-from .pictures import FolderListing, PictureIndex
+from .pictures import ARCHIVES, FolderListing, PictureIndex
 from .report import DataError, DataReport
 
 
@@ -77,6 +77,8 @@ def _check_found(found: dict[str, _Picture], missing: dict[str, int], listing: F
         raise DataError(f"The captions file in {listing.root} names no picture at all.")
     first = next(iter(missing))
     hint = " Pictures given as web addresses have to be downloaded first." if "://" in first else ""
+    archives = [path.name for path in listing.others if path.suffix.lower() in ARCHIVES]
+    hint += f" Or unpack {', '.join(archives)} first." if archives else ""
     raise DataError(
         f"None of the {len(missing):,} pictures that the captions speak of (the first is {first!r}) is among "
         f"the {len(listing.pictures):,} in {listing.root}. Say where they are: images=FOLDER.{hint}"

@@ -79,6 +79,11 @@ def _part_of_names(
     dataset: Dataset, columns: Columns, split: str, images: Path | None, report: DataReport
 ) -> Part:
     """Rows that hold only the pictures' file names."""
+    feature = dataset.features[columns.image]
+    if not isinstance(feature, Value):
+        raise DataError(
+            f"Column {columns.image!r} of {report.source} holds neither pictures nor names: {feature}."
+        )
     if images is None:
         raise DataError(
             f"Column {columns.image!r} of {report.source} holds names of pictures, not pictures. "

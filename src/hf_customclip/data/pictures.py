@@ -24,6 +24,7 @@ PICTURE_SUFFIXES = frozenset(
         ".avif",
     )
 )
+ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 
 
 def is_picture_name(name: str) -> bool:

@@ -9,14 +9,13 @@ from pathlib import Path
 from ..columns import NamedColumns
 from ..entries import Entry, gather
 from ..part import Part
-from ..pictures import FolderListing, is_picture_name, list_folder
+from ..pictures import ARCHIVES, FolderListing, is_picture_name, list_folder
 from ..report import DataError, DataReport
 from ..splits import split_in_path
 from . import hub
 from .captions import captions_files, read_captions_file
 from .flickr import read_split_lists
 
-ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 KNOWN_FORMS = (
     "results.csv (Kaggle Flickr30k), captions.txt, *.token, dataset_*.json (Karpathy), captions_*.json "
     "(COCO), metadata.csv or .jsonl (imagefolder), any .csv, .tsv, .jsonl or .json with a column of picture "
@@ -38,7 +37,6 @@ def read_local(
         raise FileNotFoundError(f"There is no folder {images} (images=).")
     if source.is_file():
         return _read_file(source, images, named, streaming, report)
-    hub.check_for_script(source)
     saved = hub.saved_dataset(source)
     if saved is not None:
         report.form = "data set saved by save_to_disk"
@@ -54,6 +52,7 @@ def read_local(
         return _read_texts(texts, passed_over, listing, images, named, report)
     if shards:
         return _read_shards(shards, source, name, streaming, report)
+    hub.check_for_script(source)
     raise DataError(
         f"{source} holds {len(listing.pictures):,} pictures but no captions file. Known are {KNOWN_FORMS}."
     )

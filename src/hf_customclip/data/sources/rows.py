@@ -85,6 +85,7 @@ def entries_of_rows(
     for where, row in rows:
         row = row if isinstance(row, dict) else {}
         name = row.get(columns.image)
+        name = str(name) if isinstance(name, int) else name
         captions = [text for column in columns.captions if column in row for text in texts_of(row[column])]
         if not isinstance(name, str) or not name.strip() or not any(c in row for c in columns.captions):
             report_broken(where, report, captions=max(len(captions), 1))
