@@ -120,7 +120,7 @@ def test_confusion_matrix_is_coloured_by_row():
     assert [text.get_text() for text in figure.axes[0].texts] == ["1", "3", "0", "0"]
 
 
-def test_captions_are_drawn_as_they_are(tmp_path, recwarn):
+def test_captions_are_drawn_as_they_are(tmp_path):
     """Dollar signs are no formula, not even an unfinished one."""
     text = r"from $5 to $\frac"
     query = figures.Query(text, [figures.Hit(PICTURE, 0.5, True)], 1)

@@ -198,3 +198,38 @@ def test_shapes_that_do_not_belong_together_are_errors():
         retrieval_metrics(eye, torch.eye(4)[:3], ids, ids)
     with pytest.raises(ValueError, match="must be integers"):
         retrieval_metrics(eye, eye, ids.float(), ids)
+
+
+def test_the_order_of_rows_does_not_matter():
+    """Several processes gather their rows in another order than one process reads them."""
+    generator = torch.Generator().manual_seed(4)
+    images, texts = torch.randn(20, 8, generator=generator), torch.randn(60, 8, generator=generator)
+    ids = torch.arange(20)
+    text_ids = torch.cat([ids, torch.randint(0, 20, (40,), generator=generator)])
+    i, t = torch.randperm(20, generator=generator), torch.randperm(60, generator=generator)
+    assert retrieval_metrics(images[i], texts[t], ids[i], text_ids[t]) == retrieval_metrics(
+        images, texts, ids, text_ids
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_numbers():
+    generator = torch.Generator().manual_seed(5)
+    images, texts = torch.randn(300, 64, generator=generator), torch.randn(900, 64, generator=generator)
+    ids = torch.arange(300)
+    rows = (images, texts, ids, ids.repeat(3))
+    # Not even in a mixed-precision context, or with TF32 on.
+    torch.set_float32_matmul_precision("high")
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        on_gpu = retrieval_metrics(*(row.cuda() for row in rows))
+    torch.set_float32_matmul_precision("highest")
+    assert on_gpu == retrieval_metrics(*rows)
+
+
+def test_autocast_does_not_coarsen_the_scores():
+    generator = torch.Generator().manual_seed(6)
+    images, texts = torch.randn(50, 64, generator=generator), torch.randn(50, 64, generator=generator)
+    ids = torch.arange(50)
+    plain = retrieval_metrics(images, texts, ids, ids)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert retrieval_metrics(images, texts, ids, ids) == plain

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 RECALL_AT = (1, 5, 10)
-BLOCK_ELEMENTS = 2**22
-"""Scores computed at a time; with its float64, float32 and mask copies a block takes about 64 MB."""
+BLOCK_ELEMENTS = 2**21
+"""Scores computed at a time: under 100 MB besides the embeddings, however many there are."""
 
 ArrayLike = Tensor | np.ndarray
 
