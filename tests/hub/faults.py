@@ -30,8 +30,8 @@ REFUSALS: dict[str, tuple[int, str]] = {
     "412": (412, "A commit has happened since. Please refresh and try again."),
 }
 # "drop" closes the connection before the work; "lost" does the work and closes it before the answer;
-# "truncate" keeps (or sends) only half of the bytes; "corrupt" flips one byte.
-KINDS = (*REFUSALS, "drop", "lost", "truncate", "corrupt")
+# "truncate" keeps (or sends) only half of the bytes; "corrupt" flips one byte; "slow" takes two seconds.
+KINDS = (*REFUSALS, "drop", "lost", "truncate", "corrupt", "slow")
 
 
 @dataclass

@@ -77,6 +77,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self.fault == "drop":
                 raise Dropped
+            if self.fault == "slow":
+                threading.Event().wait(2)  # not time.sleep, which tests shorten
             if self.fault in REFUSALS:
                 raise HubError(*REFUSALS[self.fault])
             getattr(self, "_" + name)()

@@ -42,14 +42,17 @@ def write_model_card(
     data: DataDescription | None = None,
     license: str | None = None,
     results: Sequence[RetrievalResult] = (),
+    log_history: Sequence[Mapping[str, float]] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     api: HfApi | None = None,
 ) -> Path:
     """Write `README.md` into a saved model's folder, with a picture of the curves where Matplotlib is there.
 
-    Parameters are counted in the weights; training settings and curves come from `training_args.json` and
-    `trainer_state.json` where training left them. The other arguments are `render_model_card`'s.
+    Parameters are counted in the weights. Arguments not named here are `render_model_card`'s.
 
     Args:
+        log_history: `trainer.state.log_history`; by default that of the folder's `trainer_state.json`.
+        arguments: of the training, as a dictionary; by default the folder's `training_args.json`.
         api: asked for the licences of towers that came from the Hub; without it they are left out.
     """
     from ..modeling.configuration_custom_clip import CustomClipConfig
@@ -57,7 +60,10 @@ def write_model_card(
     folder = Path(folder)
     config = CustomClipConfig.from_pretrained(folder)
     trained, total = count_parameters(folder, config)
-    log_history = read_json(folder / "trainer_state.json").get("log_history", [])
+    if log_history is None:
+        log_history = read_json(folder / "trainer_state.json").get("log_history", [])
+    if arguments is None:
+        arguments = read_json(folder / "training_args.json")
     card = render_model_card(
         config,
         repo_id,
@@ -66,7 +72,7 @@ def write_model_card(
         trained_parameters=trained,
         total_parameters=total,
         tower_licenses=_hub_licenses((config.vision_name, config.text_name), api) if api else None,
-        settings=training_settings(read_json(folder / "training_args.json")),
+        settings=training_settings(arguments),
         log_history=log_history,
         curves=_draw_curves(log_history, folder),
         results=results,

@@ -6,7 +6,7 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -52,6 +52,7 @@ def push_folder(
     revision: str | None = None,
     token: str | bool | None = None,
     commit_message: str = "Upload CustomClipModel",
+    extra_files: Mapping[str, Path] | None = None,
     api: HfApi | None = None,
 ) -> PushResult:
     """Publish the model in `folder` as `repo_id` ("user/name"), creating the repository where there is none.
@@ -65,33 +66,44 @@ def push_folder(
     Args:
         private: visibility of a repository that is created here; True for an existing public one is an error.
         revision: branch to publish on, created from the default one where missing.
+        extra_files: further files of the same commit, by "folder/name" there; what such a folder held before
+            and is not among them is deleted.
         api: client to use, with its endpoint and token; default `HfApi()`.
 
     Raises:
         PublishError: one line that says what was wrong and what to do.
     """
     folder = Path(folder)
-    files = {name: FileHashes.of(folder / name) for name in check_folder(folder)}
-    push = _Push(api or HfApi(), repo_id, revision, token)
+    paths = {name: folder / name for name in check_folder(folder)} | dict(extra_files or {})
+    files = {name: FileHashes.of(path) for name, path in paths.items()}
+    mirrored = frozenset(name.split("/")[0] for name in extra_files or ())
+    push = Push(api or HfApi(), repo_id, revision, token, paths, mirrored)
     try:
         before = push.prepare(private)
-        is_new, oid = push.make_current(folder, files, commit_message, before)
+        is_new, oid = push.make_current(files, commit_message, before)
     except PublishError:
         raise
     except CLIENT_ERRORS as error:
         raise explain(error, push.api, push.repo_id, token) from error
-    push.read_back(folder, files, before, oid, is_new)
+    push.read_back(files, before, oid, is_new)
     return PushResult(push.repo_id, oid, is_new, f"{push.api.endpoint}/{push.repo_id}/commit/{oid}", files)
 
 
 @dataclass
-class _Push:
-    """One push: the client, and where to."""
+class Push:
+    """One push, step by step: the client, where to, and what. `push_folder` is the way to use it.
+
+    Args:
+        paths: local files by their names there.
+        mirrored: folders there that are to hold nothing else.
+    """
 
     api: HfApi
     repo_id: str
     revision: str | None
     token: str | bool | None
+    paths: dict[str, Path] = field(default_factory=dict)
+    mirrored: frozenset[str] = frozenset()
 
     def state(self, commit: str | None = None) -> RemoteState:
         return retried(lambda: read_state(self.api, self.repo_id, commit or self.revision, self.token))
@@ -159,7 +171,7 @@ class _Push:
             return None
 
     def make_current(
-        self, folder: Path, files: dict[str, FileHashes], message: str, state: RemoteState
+        self, files: dict[str, FileHashes], message: str, state: RemoteState
     ) -> tuple[bool, str]:
         """Commit what differs: whether a commit was made, and the id of the commit that holds the files.
 
@@ -167,16 +179,16 @@ class _Push:
         answer was lost, from one that was not; `parent_commit` lets no other commit slip in between.
         """
         made, waits = False, iter(WAITS)
-        while any(changes := state.changes_to(files)):
+        while any(changes := state.changes_to(files, self.mirrored)):
             try:
-                return True, self._commit(folder, *changes, message, state.sha)
+                return True, self._commit(self.paths, *changes, message, state.sha)
             except CLIENT_ERRORS as error:
                 if not (is_transient(error) or status_of(error) in CONFLICT_STATUS):
                     raise
                 wait = next(waits, None)
                 pause(wait or 0.0, error)
                 made, state = True, self._state_after(error)
-                if wait is None and any(state.changes_to(files)):
+                if wait is None and any(state.changes_to(files, self.mirrored)):
                     raise
         return made, state.sha
 
@@ -189,9 +201,11 @@ class _Push:
                 f"and then looking ({first_line(later)}); pushing again finds out and repeats nothing."
             ) from later
 
-    def _commit(self, folder: Path, adds: list[str], deletes: list[str], message: str, parent: str) -> str:
+    def _commit(
+        self, paths: Mapping[str, Path], adds: list[str], deletes: list[str], message: str, parent: str
+    ) -> str:
         operations: list[CommitOperationAdd | CommitOperationDelete] = []
-        operations += [CommitOperationAdd(name, folder / name) for name in adds]
+        operations += [CommitOperationAdd(name, paths[name]) for name in adds]
         operations += [CommitOperationDelete(name) for name in deletes]
         return self.api.create_commit(
             self.repo_id,
@@ -202,13 +216,11 @@ class _Push:
             token=self.token,
         ).oid
 
-    def read_back(
-        self, folder: Path, files: dict[str, FileHashes], before: RemoteState, oid: str, is_new: bool
-    ) -> None:
+    def read_back(self, files: dict[str, FileHashes], before: RemoteState, oid: str, is_new: bool) -> None:
         """Compare what commit `oid` serves with the folder; a commit of this push that fails it is undone."""
         try:
             state = self.state(oid)
-            wrong = self._wrong_files(folder, files, state)
+            wrong = self._wrong_files(files, state)
         except CLIENT_ERRORS as error:
             reason = str(explain(error, self.api, self.repo_id, self.token)).partition(": ")[2]
             raise PublishError(
@@ -221,16 +233,15 @@ class _Push:
                 raise self._undo(before, state, problem)
             raise PublishError(f"{problem}; delete the damaged files there and push again.")
 
-    def _wrong_files(self, folder: Path, files: dict[str, FileHashes], state: RemoteState) -> list[str]:
-        """Names of the files that the Hub lists or serves with another content than the folder's."""
+    def _wrong_files(self, files: dict[str, FileHashes], state: RemoteState) -> list[str]:
+        """Names of the files that the Hub lists or serves with another content than was sent."""
         wrong = set(state.differing(files))
-        return [
-            name for name in files if name in wrong or not self._serves(folder, name, files[name], state.sha)
-        ]
+        return [name for name in files if name in wrong or not self._serves(name, files[name], state.sha)]
 
-    def _serves(self, folder: Path, name: str, hashes: FileHashes, sha: str) -> bool:
+    def _serves(self, name: str, hashes: FileHashes, sha: str) -> bool:
         def same() -> bool:
-            return serves_the_same(self.api, self.repo_id, sha, name, folder / name, hashes.size, self.token)
+            path = self.paths[name]
+            return serves_the_same(self.api, self.repo_id, sha, name, path, hashes.size, self.token)
 
         # Asked twice: bytes can also be damaged on the way here.
         return retried(same) or retried(same)
@@ -261,7 +272,8 @@ class _Push:
                 if not before.files[name].is_same(FileHashes.of(path)):
                     raise ValueError(f"{name} of the commit before came back damaged too")
             message = f"Undo {damaged.sha[:7]}: damaged on the way"
-            self._commit(Path(folder), changed, added, message, damaged.sha)
+            paths = {name: Path(folder, name) for name in changed}
+            self._commit(paths, changed, added, message, damaged.sha)
 
 
 def retried(request: Callable[[], T]) -> T:

@@ -72,10 +72,13 @@ class RemoteState:
             if name not in self.files or not self.files[name].is_same(file)
         ]
 
-    def changes_to(self, local: dict[str, FileHashes]) -> tuple[list[str], list[str]]:
-        """Names to add or overwrite, and stale weights to delete, for this commit to hold the local model."""
-        stale = [name for name in self.files if name not in local and is_weights(name)]
-        return self.differing(local), stale
+    def changes_to(
+        self, local: dict[str, FileHashes], mirrored: frozenset[str] = frozenset()
+    ) -> tuple[list[str], list[str]]:
+        """Names to add or overwrite, and to delete (stale weights, and what else is in `mirrored` folders),
+        for this commit to hold the local files."""
+        stale = [name for name in self.files if is_weights(name) or name.split("/")[0] in mirrored]
+        return self.differing(local), [name for name in stale if name not in local]
 
 
 def is_weights(name: str) -> bool:

@@ -1,0 +1,259 @@
+"""Publishing from a `Trainer`: pushes that are checked, failures that are said, an end that is published."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from huggingface_hub import HfApi
+from transformers.trainer import PushInProgress
+from transformers.trainer_utils import HubStrategy, SaveStrategy
+
+from .card import RetrievalResult
+from .checks import published_files
+from .errors import CLIENT_ERRORS, PublishError, explain
+from .folder_card import write_model_card
+from .known_data import DataDescription, describe_data
+from .push import Push, PushResult, push_folder
+
+logger = logging.getLogger(__name__)
+
+
+class PublishingMixin:
+    """For a `Trainer`: what it publishes is whole, without pickles, and read back (see `push_folder`).
+
+    A push that fails in the middle of training is logged as an error and made up for at the next save; what
+    is still unpublished when training ends is saved, tried once more, and then an error.
+
+    `hub_strategy` "checkpoint" and "all_checkpoints" publish the checkpoint's folder too, without the
+    optimizer, which transformers pickles: resuming from it starts the optimizer anew.
+
+    Attributes:
+        data_description: what was trained on, for the model card.
+    """
+
+    args: Any
+    model: Any
+    state: Any
+    control: Any
+    accelerator: Any
+    processing_class: Any
+    eval_dataset: Any
+    callback_handler: Any
+    hub_model_id: str | None
+    push_in_progress: PushInProgress | None
+
+    data_description: DataDescription | None = None
+    _saved_step: int | None = None  # of the newest save that is to be published
+    _published_step: int | None = None
+    _pushing: ThreadPoolExecutor | None = None
+
+    # ---- What Trainer calls ----
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Create the repository, or find out before training that it cannot be published to."""
+        if not self._is_main():
+            return
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        push = Push(HfApi(), name, self.args.hub_revision, token or self.args.hub_token)
+        try:
+            push.prepare(private if private is not None else self.args.hub_private_repo)
+        except PublishError:
+            raise
+        except CLIENT_ERRORS as error:
+            raise explain(error, push.api, push.repo_id, push.token) from error
+        self.hub_model_id, self.push_in_progress = push.repo_id, None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`; a `PublishError` if the model was to be published by then and could not be."""
+        for left_over in Path(self.args.output_dir).glob(".push-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        self._saved_step = self._published_step = None
+        output = super().train(*args, **kwargs)  # type: ignore[misc]
+        # Every process takes part in saving, and only the first knows.
+        (unpublished,) = broadcast_object_list([self._saved_step != self._published_step])
+        if unpublished:
+            self.push_to_hub(commit_message=self._progress_message())
+        return output
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> PushResult | Future[PushResult] | None:
+        """Save the model with its card to `output_dir` and publish that folder.
+
+        Args:
+            blocking: False to return a `Future` at once.
+            kwargs: for `create_model_card`.
+
+        Raises:
+            PublishError: it was not published; the model is saved in `output_dir`.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)  # type: ignore[attr-defined]
+        if not self._is_main():
+            return None
+        self.create_model_card(**kwargs)
+        self._finish_current_push()  # type: ignore[attr-defined]
+        future = self._start(
+            Path(self.args.output_dir),
+            commit_message or "End of training",
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+        )
+        if not blocking:
+            self._follow([future])
+            return future
+        try:
+            return future.result()
+        except PublishError as error:
+            raise PublishError(f"{error} The model is saved in {self.args.output_dir}.") from error
+
+    def create_model_card(
+        self, license: str | None = None, dataset: str | None = None, **unused: Any
+    ) -> None:
+        """Write `README.md` into `output_dir`: the template of this package, not Trainer's.
+
+        Args:
+            dataset: a Hub id, where `data_description` does not say more.
+            unused: what Trainer's own card would show; this one knows it from the model.
+        """
+        if self._is_main():
+            self._write_card(Path(self.args.output_dir), license, dataset)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._is_main() or self.args.hub_strategy == HubStrategy.END:
+            return
+        self._saved_step = self.state.global_step
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        if busy and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        staging = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
+        self._stage(Path(checkpoint_folder), staging / "model")
+        future = self._start(
+            staging / "model",
+            self._progress_message(),
+            token=self.args.hub_token,
+            revision=self.args.hub_revision,
+            extra_files=self._stage_checkpoint(Path(checkpoint_folder), staging),
+        )
+        earlier: Any = self.push_in_progress.jobs if busy and self.push_in_progress else []
+        self._follow([*earlier, future])
+
+    # ---- Parts ----
+
+    def _is_main(self) -> bool:
+        return self.is_world_process_zero()  # type: ignore[attr-defined,no-any-return]
+
+    def _start(self, folder: Path, message: str, **options: Any) -> Future[PushResult]:
+        if self._pushing is None:
+            # One at a time, so that an older state never lands on a newer one.
+            self._pushing = ThreadPoolExecutor(1, thread_name_prefix="push")
+        self._saved_step = self.state.global_step
+        return self._pushing.submit(self._publish, folder, message, self.state.global_step, options)
+
+    def _publish(self, folder: Path, message: str, step: int, options: dict[str, Any]) -> PushResult:
+        try:
+            api = HfApi()
+            result = push_folder(folder, str(self.hub_model_id), commit_message=message, api=api, **options)
+        except Exception as error:
+            if folder.parent.name.startswith(".push-"):
+                logger.error("%s It is tried again at the next save.", error)
+            raise
+        finally:
+            if folder.parent.name.startswith(".push-"):
+                shutil.rmtree(folder.parent, ignore_errors=True)
+        self._published_step = step
+        return result
+
+    def _follow(self, futures: list[Future[PushResult]]) -> None:
+        self.push_in_progress = PushInProgress(futures)  # type: ignore[arg-type]
+
+    def _progress_message(self) -> str:
+        if self.args.save_strategy == SaveStrategy.STEPS:
+            return f"Training in progress, step {self.state.global_step}"
+        return f"Training in progress, epoch {round(self.state.epoch or 0)}"
+
+    def _stage(self, checkpoint: Path, folder: Path) -> None:
+        """A whole model in `folder`, ready to publish, as it is now; training goes on meanwhile."""
+        folder.mkdir()
+        if any(
+            (checkpoint / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")
+        ):
+            for name in published_files(checkpoint):
+                _link(checkpoint / name, folder / name)
+        else:  # the checkpoint is a heads-only one
+            self.accelerator.unwrap_model(self.model).save_pretrained(folder)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+        self._write_card(folder)
+
+    def _stage_checkpoint(self, checkpoint: Path, folder: Path) -> dict[str, Path]:
+        """With the strategies that ask for it, the checkpoint's own files by their names there."""
+        if self.args.hub_strategy == HubStrategy.CHECKPOINT:
+            there = "last-checkpoint"
+        elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
+            there = checkpoint.name
+        else:
+            return {}
+        names = [*published_files(checkpoint), "trainer_state.json"]
+        for name in names:
+            _link(checkpoint / name, folder / there / name)
+        return {f"{there}/{name}": folder / there / name for name in names}
+
+    def _write_card(self, folder: Path, license: str | None = None, dataset: str | None = None) -> None:
+        data = self.data_description or (describe_data(dataset) if dataset else None)
+        write_model_card(
+            folder,
+            str(self.hub_model_id),
+            data=data,
+            license=license,
+            results=self._results(data),
+            log_history=self.state.log_history,
+            arguments=self.args.to_dict(),
+        )
+
+    def _results(self, data: DataDescription | None) -> list[RetrievalResult]:
+        """The newest recalls of the test and the validation split; of the best model, if that is loaded."""
+        best = self.state.best_global_step if self.args.load_best_model_at_end else None
+        results = []
+        for prefix, split in (("test_", "test"), ("eval_", "validation")):
+            measured = [entry for entry in self.state.log_history if f"{prefix}rsum" in entry]
+            measured = [entry for entry in measured if entry["step"] == best] or measured
+            if measured:
+                about = data or DataDescription("its own data")
+                counts = self._counts() if split == "validation" else (None, None)
+                results.append(RetrievalResult(measured[-1], about, *counts, split=split, prefix=prefix))
+        return results
+
+    def _counts(self) -> tuple[int | None, int | None]:
+        """Images and captions of the validation split."""
+        dataset = self.eval_dataset
+        if not isinstance(dataset, Dataset):
+            return None, None
+        captions = dataset.with_format(None).select_columns("captions")
+        return len(dataset), sum(len(row["captions"]) for row in captions)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name, which outlives the first; a copy where links do not work."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
