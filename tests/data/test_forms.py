@@ -346,6 +346,16 @@ def test_parquet_with_names_of_pictures(tmp_path):
     assert ids(elsewhere) == ids(splits)
 
 
+def test_parquet_with_names_and_a_file_for_each_split(tmp_path):
+    miniatures.write_pictures(tmp_path / "images", ["1.jpg", "2.jpg", "3.jpg"])
+    for split, name in (("train", "1.jpg"), ("val", "2.jpg"), ("test", "3.jpg")):
+        rows = {"file_name": [name], "caption": [f"in {split}"], "image_id": [0]}
+        datasets.Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
+    splits, report = loaded(tmp_path)
+    assert ids(splits) == {"train": ["1.jpg"], "validation": ["2.jpg"], "test": ["3.jpg"]}
+    assert not report.problems
+
+
 def test_parquet_with_bare_bytes(tmp_path):
     rows = {"photo": [jpeg(n) for n in range(4)], "text": ["NA", "b", "c", "d"]}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "x.parquet")
@@ -433,6 +443,33 @@ def test_columns_by_name(tmp_path):
         load_image_text_dataset(lists, image_column="images", caption_column="x")
     with pytest.raises(DataError, match="There is no column 'z'"):
         load_image_text_dataset(source, caption_column="z")
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_ids_by_hand_may_join_pictures_that_belong_together(tmp_path, form):
+    """Frames of one film: never negatives of each other, and in one split."""
+    miniatures.write_pictures(tmp_path, [f"{n}.jpg" for n in range(8)])
+    if form == "csv":
+        lines = [f"{n}.jpg,frame {n},film {n // 4}" for n in range(8)]
+        (tmp_path / "c.csv").write_text("\n".join(["image,caption,film", *lines]))
+    else:
+        rows = {"image": [jpeg(n) for n in range(8)], "caption": [f"frame {n}" for n in range(8)]}
+        rows["film"] = [f"film {n // 4}" for n in range(8)]
+        datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
+    source = tmp_path if form == "csv" else tmp_path / "train.parquet"
+    everything, _ = loaded(source, split="all", image_id_column="film")
+    assert sorted(zip(everything["image_id"], everything["captions"], strict=True)) == [
+        (f"film {n // 4}", [f"frame {n}"]) for n in range(8)
+    ]
+    splits, _ = loaded(source, image_id_column="film", validation_fraction=0, test_fraction=0.4)
+    assert list(splits) == ["train"]  # of two films none can be spared
+
+
+def test_a_slice_of_a_split_is_that_split():
+    rows = datasets.Dataset.from_dict(
+        {"image": [jpeg(n) for n in range(9)], "caption": ["a"] * 9}, split="train[:9]"
+    )
+    assert list(loaded(rows)[0]) == ["train", "validation", "test"]
 
 
 def test_records_in_columns(tmp_path):

@@ -191,6 +191,8 @@ def test_a_list_of_other_pictures_is_refused(tmp_path):
     root, _ = karpathy(tmp_path)
     with pytest.raises(DataError, match="No picture of Dataset is in the split list"):
         load_image_text_dataset(rows_of("ab"), karpathy_file=root / "dataset_flickr30k.json")
+    with pytest.raises(DataError, match="leave the fractions out"):
+        load_image_text_dataset(root, karpathy_file=root / "dataset_flickr30k.json", test_fraction=0.1)
     with pytest.raises(DataError, match="not a Karpathy file"):
         (tmp_path / "x.json").write_text("{}")
         load_image_text_dataset(rows_of(FLICKR), karpathy_file=tmp_path / "x.json")

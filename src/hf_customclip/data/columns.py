@@ -31,9 +31,8 @@ CAPTION_NAMES = (
     *("comment", "comments", "description", "descriptions", "txt", "answer", "prompt"),
     "json",  # webdataset's, a record that holds them
 )
-TRUE_ID_NAMES = ("image_id", "img_id", "imgid", "cocoid")
 ID_NAMES = (
-    *TRUE_ID_NAMES,
+    *("image_id", "img_id", "imgid", "cocoid"),
     *(
         "image_name",
         "img_name",
@@ -47,7 +46,6 @@ ID_NAMES = (
     ),
 )
 FILE_NAMES = ("file_name", "filename", "image_name", "img_name", "image_path", "img_path", "filepath")
-SPLIT_NAMES = ("split", "subset", "partition", "set")
 NUMBERED_CAPTION = re.compile(r"(?:captions?|text|sentence|sent|comment|description)[_ ]?(\d+)")
 
 
@@ -63,7 +61,11 @@ class NamedColumns:
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns to read; `ids` are those that may tell pictures apart, the likeliest first."""
+    """The columns to read.
+
+    `image_id` is only there if it was named by hand, and then is believed; `ids` are columns that may tell
+    pictures apart, the likeliest first.
+    """
 
     image: str
     captions: tuple[str, ...]
@@ -99,10 +101,10 @@ def find_columns(names: Iterable[str], named: NamedColumns, pictures: Sequence[s
     return Columns(
         image=image,
         captions=captions,
-        image_id=named.image_id or _first(present, TRUE_ID_NAMES),
+        image_id=named.image_id,
         ids=(named.image_id,) if named.image_id else tuple(_named(present, ID_NAMES)),
         file_name=_first(present, FILE_NAMES),
-        split=named.split or _first(present, SPLIT_NAMES),
+        split=named.split or _first(present, ("split",)),
     )
 
 

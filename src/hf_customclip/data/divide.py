@@ -40,6 +40,8 @@ class SplitWish:
     def draw_for(self, found: set[str], source: str) -> SeededSplit | None:
         """The draw to make given the splits found in the data, if any; see `load_image_text_dataset`."""
         if self.listed is not None:
+            if self.explicit:
+                raise DataError("A split list says which picture is in which split; leave the fractions out.")
             return None
         if found <= {"train"} or ("train" not in found and self.explicit):
             return self.draw

@@ -20,7 +20,7 @@ from .entries import clean_captions, gather
 from .part import FEATURES, Part, arrow_batches
 from .pictures import list_folder
 from .report import DataError, DataReport
-from .sources.rows import entries_of_rows
+from .sources.rows import Row, entries_of_rows
 from .splits import split_name
 
 DIGEST_SIZE = 12
@@ -40,46 +40,48 @@ def _holds_pictures(feature: object) -> bool:
     return isinstance(feature, Image) or (isinstance(feature, Value) and "binary" in feature.dtype)
 
 
+def has_pictures(dataset: Dataset, named: NamedColumns) -> bool:
+    """Whether the pictures themselves are in the data set, and not only their names."""
+    pictures = picture_columns(dataset.features)
+    return find_columns(dataset.column_names, named, pictures).image in pictures
+
+
 def part_of_dataset(
     dataset: Dataset,
     split: str,
     named: NamedColumns,
-    images: Path | None,
     report: DataReport,
     *,
     alone: bool = True,
     known: dict[str, Mark] | None = None,
 ) -> Part:
-    """One split of a data set as a `Part`.
+    """One split of a data set as a `Part`; if it is the only one, a split column goes before its name.
 
-    `images` is where pictures lie that are given by file name only. If the split is `alone`, a split column
-    in it goes before its name. `known` holds the ids used in other splits with the marks of their pictures,
-    and is added to: splits that each number their pictures from 0 must not seem to share them.
+    `known` holds the ids used in other splits with the marks of their pictures, and is added to: splits that
+    each number their pictures from 0 must not seem to share them.
     """
     known = {} if known is None else known
-    pictures = picture_columns(dataset.features)
-    columns = find_columns(dataset.column_names, named, pictures)
-    if columns.image not in pictures:
-        return _part_of_names(dataset, columns, split, images, report)
+    columns = find_columns(dataset.column_names, named, picture_columns(dataset.features))
     rows = _Rows.read(dataset, columns)
-    keys = rows.keys(columns, split, known)
-    for key in dict.fromkeys(keys):
-        if key in known:
-            report.add("split_conflict", f"{key} ({split})")
-    known.update(zip(keys, rows.marks, strict=True))
-    groups = _group(rows, keys, report)
+    ids = rows.ids(columns, split, known)
+    for image_id in dict.fromkeys(ids):
+        if image_id in known:
+            report.add("split_conflict", f"{image_id} ({split})")
+    known.update(zip(ids, rows.marks, strict=True))
+    groups = _group(rows, ids, report)
     names = _texts(rows.cells[columns.file_name]) if columns.file_name else _texts(rows.paths)
     splits = rows.splits(columns.split if alone else None, split)
     return Part(
-        _beside(rows.pictures, groups, keys), [names[row] for row in groups], [splits[row] for row in groups]
+        _beside(rows.pictures, groups, ids), [names[row] for row in groups], [splits[row] for row in groups]
     )
 
 
-def _part_of_names(
-    dataset: Dataset, columns: Columns, split: str, images: Path | None, report: DataReport
+def part_of_names(
+    sources: Sequence[tuple[str, Dataset]], named: NamedColumns, images: Path | None, report: DataReport
 ) -> Part:
-    """Rows that hold only the pictures' file names."""
-    feature = dataset.features[columns.image]
+    """All splits of a data set that holds only the pictures' file names; they lie in the folder `images`."""
+    columns = find_columns(sources[0][1].column_names, named)
+    feature = sources[0][1].features[columns.image]
     if not isinstance(feature, Value):
         raise DataError(
             f"Column {columns.image!r} of {report.source} holds neither pictures nor names: {feature}."
@@ -89,9 +91,17 @@ def _part_of_names(
             f"Column {columns.image!r} of {report.source} holds names of pictures, not pictures. "
             "Say where they are: images=FOLDER."
         )
+    entries = (
+        entry
+        for split, dataset in sources
+        for entry in entries_of_rows(_numbered(dataset, columns, split), columns, images, split, report)
+    )
+    return gather(entries, list_folder(images), report)
+
+
+def _numbered(dataset: Dataset, columns: Columns, split: str) -> Iterator[Row]:
     texts = dataset.select_columns([columns.image, *columns.text])
-    rows = ((f"row {number}", row) for number, row in enumerate(texts))
-    return gather(entries_of_rows(rows, columns, images, split, report), list_folder(images), report)
+    return ((f"{split} row {number}", row) for number, row in enumerate(texts))
 
 
 @dataclass
@@ -117,16 +127,19 @@ class _Rows:
         captions = [[text for value in values for text in texts_of(value)] for values in told]
         return cls(pictures, cells, captions, *_marks_and_paths(pictures))
 
-    def keys(self, columns: Columns, prefix: str, known: Mapping[str, Mark]) -> list[str]:
-        """A key for each row, the same for rows of the same picture.
+    def ids(self, columns: Columns, prefix: str, known: Mapping[str, Mark]) -> list[str]:
+        """An id for each row, the same for rows of the same picture.
 
-        The first candidate under which no two different pictures share a key: the id columns, then the
-        pictures' own file names. Failing these, rows of one caption are told apart by the pictures'
-        bytes, since two captions of a picture in two splits would be a leak; rows of several, by number.
+        A column named by hand is believed. Else it is the first candidate under which no two different
+        pictures share an id: the usual columns, then the pictures' own file names. Failing these, rows of
+        one caption are told apart by the pictures' bytes, since two captions of a picture in two splits would
+        be a leak; rows of several captions, by number.
         """
-        for keys in [*(_texts(self.cells[name]) for name in columns.ids), _texts(self.paths)]:
-            if all(keys) and _fits(keys, self.marks, known):
-                return keys
+        if columns.image_id:
+            return _texts(self.cells[columns.image_id])
+        for ids in [*(_texts(self.cells[name]) for name in columns.ids), _texts(self.paths)]:
+            if all(ids) and _fits(ids, self.marks, known):
+                return ids
         numbers = [f"{prefix}-{row}" for row in range(len(self.marks))]
         if all(len(texts) <= 1 for texts in self.captions):
             return [
@@ -158,9 +171,9 @@ def _texts(values: Iterable[object]) -> list[str]:
     return ["" if value is None else str(value) for value in values]
 
 
-def _fits(keys: Sequence[str], marks: Sequence[Mark], known: Mapping[str, Mark]) -> bool:
+def _fits(ids: Sequence[str], marks: Sequence[Mark], known: Mapping[str, Mark]) -> bool:
     mark_of = dict(known)
-    return all(mark_of.setdefault(key, mark) == mark for key, mark in zip(keys, marks, strict=True))
+    return all(mark_of.setdefault(key, mark) == mark for key, mark in zip(ids, marks, strict=True))
 
 
 def _contents(pictures: Dataset) -> Iterator[str | None]:
@@ -171,25 +184,28 @@ def _contents(pictures: Dataset) -> Iterator[str | None]:
             yield hashlib.blake2b(buffer, digest_size=DIGEST_SIZE).hexdigest() if buffer else None
 
 
-def _group(rows: _Rows, keys: Sequence[str], report: DataReport) -> dict[int, list[str]]:
-    """The first row of each picture that can be kept, and all the captions of that picture."""
-    first: dict[str, int] = {}
+def _group(rows: _Rows, ids: Sequence[str], report: DataReport) -> dict[int, list[str]]:
+    """The first row of each picture that can be kept, and all the captions of that picture.
+
+    Different pictures under one id, which only a column named by hand can give, stay rows of their own.
+    """
+    first: dict[tuple[str, Mark], int] = {}
     groups: dict[int, list[str]] = {}
-    for row, key in enumerate(keys):
-        captions = clean_captions(rows.captions[row], key, report)
+    for row, key in enumerate(zip(ids, rows.marks, strict=True)):
+        captions = clean_captions(rows.captions[row], ids[row], report)
         groups.setdefault(first.setdefault(key, row), []).extend(captions)
     report.images_in += len(groups)
     for row, captions in list(groups.items()):
         if rows.marks[row] is None and not rows.paths[row]:
-            report.add("missing_picture", keys[row], images=1, captions=len(groups.pop(row)))
+            report.add("missing_picture", ids[row], images=1, captions=len(groups.pop(row)))
         elif not captions:
-            report.add("uncaptioned_picture", keys[row], images=1)
+            report.add("uncaptioned_picture", ids[row], images=1)
             del groups[row]
     return groups
 
 
-def _beside(pictures: Dataset, groups: dict[int, list[str]], keys: Sequence[str]) -> Dataset:
+def _beside(pictures: Dataset, groups: dict[int, list[str]], ids: Sequence[str]) -> Dataset:
     """The chosen rows of `pictures` with their captions and ids beside them; no picture is copied."""
-    columns = {"captions": [groups.get(row, []) for row in range(len(keys))], "image_id": list(keys)}
+    columns = {"captions": [groups.get(row, []) for row in range(len(ids))], "image_id": list(ids)}
     texts = Dataset.from_dict(columns, features=Features({name: FEATURES[name] for name in columns}))
     return concatenate_datasets([pictures, texts], axis=1).select(np.asarray(list(groups), dtype=np.int64))

@@ -19,7 +19,7 @@ from datasets import (
 
 from .columns import NamedColumns
 from .divide import SplitWish, divide
-from .from_datasets import Mark, part_of_dataset
+from .from_datasets import Mark, has_pictures, part_of_dataset, part_of_names
 from .part import Part, captions_per_row
 from .report import DataError, DataReport, SplitCounts
 from .sources import hub
@@ -158,16 +158,19 @@ def _by_split(found: hub.AnyDataset) -> list[tuple[str, Any]]:
     """The splits under their usual names, of which two may then be the same (train and restval)."""
     if isinstance(found, (DatasetDict, IterableDatasetDict)):
         return [(split_name(str(name)), dataset) for name, dataset in found.items()]
-    return [(split_name(str(found.split or "train")), found)]
+    whole = re.match(r"\w+", str(found.split or "train"))  # "train" of "train[:10%]"
+    return [(split_name(whole[0] if whole else "train"), found)]
 
 
 def _parts(
     found: Dataset | DatasetDict, named: NamedColumns, images: Path | None, report: DataReport
 ) -> list[Part]:
     sources = _by_split(found)
+    if not has_pictures(sources[0][1], named):
+        return [part_of_names(sources, named, images, report)]
     known: dict[str, Mark] = {}
     return [
-        part_of_dataset(dataset, split, named, images, report, alone=len(sources) == 1, known=known)
+        part_of_dataset(dataset, split, named, report, alone=len(sources) == 1, known=known)
         for split, dataset in sources
     ]
 
@@ -209,8 +212,5 @@ def _chosen(splits: DatasetDict | IterableDatasetDict, split: str | None, report
         return concatenate_datasets(list(splits.values()))
     wanted = split_name(split)
     if wanted not in splits:
-        advice = " (see its warning)" if report.notes else ""
-        raise DataError(
-            f'{report.source} has no split {split!r}, only {", ".join(splits)} and "all"{advice}.'
-        )
+        raise DataError(f'{report.source} has no split {split!r}, only {", ".join(splits)} and "all".')
     return splits[wanted]

@@ -62,8 +62,9 @@ class StreamRows:
                 continue
             captions = [(text or "").strip() for c in self.columns.captions for text in texts_of(row[c])]
             problem = self._problem(image, captions)
+            if problem or not all(captions):
+                self._tell(f"{name or image_id}: {problem or 'an empty caption'}")
             if problem:
-                self._tell(f"{name or image_id}: {problem}")
                 continue
             found["image"].append(image)
             found["captions"].append([text for text in captions if text])
@@ -83,8 +84,6 @@ class StreamRows:
             return "no picture"
         if not any(captions):
             return "no caption"
-        if not all(captions):
-            self._tell("an empty caption")
         try:
             if self.verify:
                 decode_image(image)
@@ -94,7 +93,7 @@ class StreamRows:
 
     def _tell(self, problem: str) -> None:
         if self.on_error == "raise":
-            raise DataError(f'{problem}. on_error="skip" leaves such rows out.')
+            raise DataError(f'{problem}. on_error="skip" leaves it out.')
         logger.warning("Left out of the stream: %s", problem)
 
 
@@ -118,6 +117,8 @@ def stream_splits(
     report.split_rule = wish.listed.rule if wish.listed else split_rule(found, draw)
     if draw is None and wish.listed is None and "train" not in found:
         warn_of_no_train(report, found)
+    if wish.listed or split_column:
+        report.notes.append(f"rows of no split, or of others than {', '.join(ORDER)}, are not in the streams")
     streams: dict[str, list[IterableDataset]] = {}
     for (name, source), found_columns in zip(sources, columns, strict=True):
         for chooser in _choosers(name, found, wish.listed or draw, split_column):
