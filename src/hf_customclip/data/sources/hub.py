@@ -18,7 +18,9 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
+from datasets.config import HF_DATASETS_CACHE
 from datasets.exceptions import DatasetNotFoundError
+from datasets.fingerprint import Hasher
 from datasets.utils import disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
 from ..pictures import FolderListing
@@ -110,7 +112,15 @@ def load_shards(files: list[str], root: Path, streaming: bool) -> AnyDataset:
 def load_repo_folder(folder: Path, name: str | None, streaming: bool) -> AnyDataset:
     """Load a local copy of a Hub data set, whose README.md says which file is which."""
     with quiet_when_piped():
-        return load_dataset(str(folder), name=name, streaming=streaming)
+        return load_dataset(str(folder), name=name, streaming=streaming, cache_dir=_cache_of_state(folder))
+
+
+def _cache_of_state(folder: Path) -> str:
+    """A cache folder of its own for each state of the files: `datasets` tells such folders by name alone, and
+    would go on giving out what they held before they were changed."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    state = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return str(Path(HF_DATASETS_CACHE) / f"folder-{Hasher.hash(state)}")
 
 
 @contextmanager
