@@ -17,7 +17,6 @@ PUSH = """
 import datasets, sys
 sys.path.insert(0, {here!r})
 from miniatures import FLICKR, PARQUET_FEATURES, hub_rows
-from datasets import Dataset
 from huggingface_hub import HfApi
 
 rows = datasets.Dataset.from_dict(hub_rows(FLICKR, "x"), features=PARQUET_FEATURES).remove_columns("split")
@@ -77,15 +76,3 @@ def test_a_hub_that_does_not_answer(tmp_path):
         "try:\n    load_image_text_dataset('alice/pictures')\nexcept DataError as error:\n    print(error)"
     )
     assert "Hub cannot be reached" in run(code, "http://127.0.0.1:9", tmp_path)
-
-
-def test_a_changed_local_copy_is_read_again(tmp_path):
-    """`datasets` alone would give out the rows that the folder held at first."""
-    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*.parquet\n---\n"
-    (tmp_path / "README.md").write_text(card)
-    (tmp_path / "data").mkdir()
-    for rows in (3, 5):
-        images = [{"bytes": b"x", "path": f"{i}.png"} for i in range(rows)]
-        held = Dataset.from_dict({"image": images, "captions": [["a"]] * rows})
-        held.to_parquet(tmp_path / "data" / "train.parquet")
-        assert len(load_image_text_dataset(tmp_path, split="all")) == rows
