@@ -1,5 +1,5 @@
-"""Pins: batches never hold an image twice, over all processes; an epoch shows each chosen caption once; batches
-are nearly equal in size, so there is no short last one; the order is a function of seed and epoch alone."""
+"""Pins: batches never hold an image twice, over all processes; an epoch shows each chosen caption once;
+batches are nearly equal in size, so there is no short last one; seed and epoch alone fix the order."""
 
 import math
 from itertools import chain
@@ -28,7 +28,9 @@ def test_batches_are_twin_free_even_and_whole(counts, batch_size, processes, cap
     chosen = [caption for captions in images for caption in captions[:captions_per_image]]
     if len(chosen) < processes:
         with pytest.raises(ValueError, match="too few"):
-            TwinFreeBatchSampler(images, batch_size, captions_per_image=captions_per_image, num_processes=processes)
+            TwinFreeBatchSampler(
+                images, batch_size, captions_per_image=captions_per_image, num_processes=processes
+            )
         return
     shares = []
     for rank in range(processes):

@@ -29,7 +29,9 @@ def launch(processes, *arguments):
 def assert_equal(one, two):
     assert one.keys() == two.keys() and one
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            two[name], one[name], rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.slow

@@ -48,7 +48,9 @@ def test_evaluation_agrees_with_brute_force(tmp_path):
     assert metrics.keys() >= METRICS
     data, model, processor = tiny_dataset(24), trainer.model, tiny_processor()
     with torch.no_grad():
-        images = model(**processor(images=data["image"][:], return_tensors="pt")).image_embeds.double().numpy()
+        images = (
+            model(**processor(images=data["image"][:], return_tensors="pt")).image_embeds.double().numpy()
+        )
         texts = [caption for captions in data["captions"] for caption in captions]
         tokens = processor(text=texts, return_tensors="pt")
         texts = model(tokens["input_ids"], tokens["attention_mask"]).text_embeds.double().numpy()
