@@ -16,6 +16,17 @@ from .images import decode_image, to_rgb
 COLUMNS = ("image", "captions", "image_id")
 
 
+def check_columns(dataset: Dataset) -> None:
+    """A ValueError that says which columns are missing and how to get them."""
+    missing = [name for name in COLUMNS if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"The dataset lacks the column(s) {', '.join(missing)}; "
+            f"it has {', '.join(dataset.column_names)}. "
+            "hf_customclip.data.load_image_text_dataset makes one with image, captions and image_id."
+        )
+
+
 class CaptionTable:
     """Where each image's captions stand in the list of all captions, without holding their texts.
 
@@ -25,12 +36,7 @@ class CaptionTable:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        missing = [name for name in COLUMNS if name not in dataset.column_names]
-        if missing:
-            raise ValueError(
-                f"The dataset lacks the column(s) {', '.join(missing)}; it has {', '.join(dataset.column_names)}. "
-                "hf_customclip.data.load_image_text_dataset makes one with image, captions and image_id."
-            )
+        check_columns(dataset)
         counts = [
             pc.list_value_length(batch["captions"]).to_numpy(zero_copy_only=False)
             for batch in dataset.select_columns(["captions"]).with_format("arrow").iter(10_000)

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from transformers.utils import logging
 
 from ..data.collator import ContrastiveCollator
-from ..data.pairs import CaptionTable
+from ..data.pairs import CaptionTable, check_columns
 from ..modeling.freezing_custom_clip import is_trained
 from ..modeling.towers_custom_clip import image_input_shape
 from .extraction import CaptionLoader, PictureLoader, fill, unreadable_error, worker_count
@@ -94,6 +94,7 @@ class FeatureCache:
             ValueError: `mode` is "always" and a tower's outputs cannot be kept; or pictures cannot be read.
             OSError: there is too little space on the disk.
         """
+        check_columns(dataset)
         if hasattr(model, "get_base_model"):  # PEFT's wrapper
             model = model.get_base_model()
         kept = [tower for tower in TOWERS if self._keeps(tower, model, collator, dataset, image_transform)]

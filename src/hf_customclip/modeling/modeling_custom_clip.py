@@ -20,6 +20,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_custom_clip import CustomClipConfig
 from .freezing_custom_clip import FreezingMixin, is_trained
 from .heads_custom_clip import build_projection
+from .heads_only_custom_clip import HeadsOnlyMixin
 from .losses_custom_clip import sigmoid_contrastive_loss, softmax_contrastive_loss
 from .towers_custom_clip import (
     build_tower,
@@ -65,7 +66,7 @@ class CustomClipOutput(ModelOutput):
         return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
 
 
-class CustomClipModel(FreezingMixin, PreTrainedModel):
+class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
     """A dual encoder on two towers of the user's choice; frozen towers cost no graph and never move."""
 
     config_class = CustomClipConfig
@@ -342,8 +343,13 @@ class CustomClipModel(FreezingMixin, PreTrainedModel):
         vision_model = load_vision_tower(vision, vision_weights, **(vision_kwargs or {}))
         text_model = load_text_tower(text, text_weights, **(text_kwargs or {}))
         _check_poolings(vision_model, text_model, config)
+        # Random weights come from nowhere: a checkpoint must not say that they could be fetched again.
+        names = {
+            "vision_name": None if vision_weights is None else str(vision),
+            "text_name": None if text_weights is None else str(text),
+        }
         joined = CustomClipConfig.from_vision_text_configs(
-            vision_model.config, text_model.config, vision_name=str(vision), text_name=str(text), **config
+            vision_model.config, text_model.config, **{**names, **config}
         )
         return cls(joined, vision_model=vision_model, text_model=text_model)
 

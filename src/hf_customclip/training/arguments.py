@@ -41,6 +41,12 @@ class CustomClipTrainingArguments(TrainingArguments):
     gather_negatives: bool = field(
         default=True, metadata={"help": "Compare with the pairs of all processes, not only one's own."}
     )
+    heads_only_checkpoints: bool = field(
+        default=True,
+        metadata={
+            "help": "Leave frozen towers out of the checkpoints in the middle of a run: a few MB each."
+        },
+    )
     feature_cache: str = field(
         default="auto",
         metadata={

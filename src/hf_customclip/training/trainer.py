@@ -22,13 +22,15 @@ from ..data.pairs import PairDataset, RetrievalDataset
 from ..data.sampler import TwinFreeBatchSampler
 from ..evaluation.retrieval import retrieval_metrics
 from ..features.cache import FeatureCache, check_still_frozen
+from ..hub.checkpoints import HeadsOnlyCheckpointsMixin
+from ..hub.training import PublishingMixin
 from ..losses import gather_rows, row_counts
 from .arguments import CustomClipTrainingArguments
 
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
-class CustomClipTrainer(Trainer):
+class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, Trainer):  # type: ignore[misc]
     """`Trainer` on datasets with the columns `image`, `captions` and `image_id`.
 
     Batches hold no image twice, the loss compares with every process's pairs, `evaluate()` reports retrieval
