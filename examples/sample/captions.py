@@ -14,6 +14,21 @@ VARIANT_WORD = re.compile(
     r"|left|right|up|down|(left|right|up|down)wards|(left|right)-facing|(up|down)-(left|right|down)|left-right"
     r"|oncoming"
 )
+# The same, where the label says it in other words: families by who is in them, clocks by their hands.
+VARIANT_LABELS = [
+    (r"^family(: |$)", "family"),
+    (r"^(kiss|couple with heart)(: |$)", r"\1"),
+    (r"holding hands$", "holding hands"),
+    (r"^(breast-feeding|.* feeding baby)$", "feeding baby"),
+    (r"^(person|man|woman)$", "person"),
+    (r"^(child|boy|girl)$", "child"),
+    (r"^old(er)? (person|man|woman)$", "old person"),
+    (r"^(prince|princess|person with crown)$", "royalty"),
+    (r"^mer(person|man|maid)$", "merperson"),
+    (r" Claus$", "Claus"),
+    (r"^(wo)?men\u2019s room$", "room"),
+    (r"o\u2019clock$|-thirty$", "clock time"),
+]
 
 FLAG = "flag: "
 FLAGS_WITH_THE = re.compile(
@@ -30,8 +45,11 @@ def concept(label: str) -> str:
     >>> concept("woman running"), concept("leftwards hand"), concept("man: beard")
     ('running', 'hand', 'beard')
     """
+    for pattern, joined in VARIANT_LABELS:
+        if match := re.search(pattern, label):
+            return match.expand(joined)
     thing = re.sub(r"^(man|woman|person): ", "", label)
-    return " ".join(word for word in thing.split() if not VARIANT_WORD.fullmatch(word)) or label
+    return " ".join(word for word in thing.split() if not VARIANT_WORD.fullmatch(word))
 
 
 def split_of(concept: str) -> str:
