@@ -41,9 +41,15 @@ class TwinFreeBatchSampler(torch.utils.data.Sampler[list[int]]):
         num_processes: int = 1,
     ) -> None:
         if batch_size < 1 or (captions_per_image is not None and captions_per_image < 1):
-            raise ValueError(f"batch_size={batch_size}, captions_per_image={captions_per_image}: at least 1 is needed")
+            raise ValueError(
+                f"batch_size={batch_size}, captions_per_image={captions_per_image}: at least 1 is needed"
+            )
         self.captions_of_images = [np.asarray(captions) for captions in captions_of_images if len(captions)]
-        self.batch_size, self.captions_per_image, self.caption_sampling = batch_size, captions_per_image, caption_sampling
+        self.batch_size, self.captions_per_image, self.caption_sampling = (
+            batch_size,
+            captions_per_image,
+            caption_sampling,
+        )
         self.drop_last, self.seed, self.epoch = drop_last, seed, 0
         self.process_index, self.num_processes = process_index, num_processes
 
@@ -68,7 +74,9 @@ class TwinFreeBatchSampler(torch.utils.data.Sampler[list[int]]):
             yield share[: self.batch_size] if self.drop_last else share
 
     def _count(self, captions: np.ndarray) -> int:
-        return len(captions) if self.captions_per_image is None else min(len(captions), self.captions_per_image)
+        return (
+            len(captions) if self.captions_per_image is None else min(len(captions), self.captions_per_image)
+        )
 
     def _batches(self, generator: np.random.Generator) -> list[list[int]]:
         """Deal every image's captions to different batches, always to the emptiest ones."""
