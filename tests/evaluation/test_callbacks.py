@@ -72,6 +72,18 @@ def test_the_number_of_pairs_can_be_given(tmp_path, caplog):
     assert "ln(batch) = 1.386" in caplog.text
 
 
+@pytest.mark.parametrize(("gather", "pairs"), [(True, 16), (False, 8)])
+def test_pairs_of_all_processes_count_where_negatives_are_gathered(gather, pairs, caplog):
+    args = SimpleNamespace(
+        train_batch_size=8, world_size=2, gather_negatives=gather, get_warmup_steps=lambda steps: 0
+    )
+    callback, state = ChanceLossCallback(patience=2), TrainerState()
+    state.global_step = 1
+    for _ in range(2):
+        callback.on_log(args, state, TrainerControl(), logs={"loss": math.log(pairs)})
+    assert f"ln(batch) = {math.log(pairs):.3f}" in caplog.text
+
+
 def feed(callback, recalls, losses):
     """One logged loss and one evaluation for each step, as Trainer writes them."""
     state = TrainerState()

@@ -7,6 +7,7 @@ import sys
 
 import evaluate
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from huggingface_hub import RepoCard
@@ -99,6 +100,16 @@ print(json.dumps(evaluate.load({str(folder)!r}).compute(**rows)))
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(expected(rows))
+
+
+def test_the_spaces_widget_understands_the_inputs(metric):
+    """What evaluate's page does with a table that somebody typed: vectors are JSON, ids are text."""
+    from evaluate.utils.gradio import infer_gradio_input_types, parse_gradio_data
+
+    names, types = zip(*metric.features[0].items(), strict=True)
+    typed = pd.DataFrame([["[1, 0]", "[1, 0]", "a"], ["[0, 1]", "[0.2, 0.8]", "b"]], columns=names)
+    results = metric.compute(**parse_gradio_data(typed, infer_gradio_input_types(types)))
+    assert results["rsum"] == 600
 
 
 def test_the_spaces_card_is_what_the_hub_reads():

@@ -46,6 +46,11 @@ def test_every_picture_is_written(embedded, dataset, tmp_path):
             assert len(np.unique(np.asarray(picture.convert("L")))) > 10
 
 
+def test_a_history_without_losses_gives_no_training_picture(embedded, dataset, tmp_path):
+    paths = plots.write_retrieval_plots(tmp_path, dataset, embedded, log_history=[{"step": 1}])
+    assert "training.png" not in [path.name for path in paths]
+
+
 def test_the_same_seed_draws_the_same_picture(embedded, dataset, tmp_path):
     first, second = (plots.plot_retrieval_grid(embedded, dataset, tmp_path / f"{i}.png") for i in range(2))
     assert first.read_bytes() == second.read_bytes()

@@ -26,8 +26,8 @@ class ChanceLossCallback(TrainerCallback):
     """Says once when the softmax training loss sits at ln(batch), the loss of a model that knows nothing.
 
     Args:
-        num_pairs: pairs that each image and text is compared with; the per-device batch size times the number
-            of processes when None, which is right where negatives are gathered.
+        num_pairs: pairs that each image and text is compared with. None: the batch of all processes, or
+            of one where the arguments say `gather_negatives=False`.
         patience: logged losses in a row, after warm-up, that must be there.
         tolerance: how near to ln(num_pairs) counts, as a share of it.
     """
@@ -57,7 +57,7 @@ class ChanceLossCallback(TrainerCallback):
             return
         if state.global_step <= args.get_warmup_steps(state.max_steps):
             return
-        chance = math.log(self.num_pairs or args.train_batch_size * args.world_size)
+        chance = math.log(self.num_pairs or _pairs_in_a_batch(args))
         near = abs(loss - chance) <= self.tolerance * chance
         self.logs_at_chance = self.logs_at_chance + 1 if near else 0
         if self.logs_at_chance == self.patience and state.is_world_process_zero:
@@ -109,6 +109,11 @@ class OverfittingCallback(TrainerCallback):
                 loss_then,
                 loss_now,
             )
+
+
+def _pairs_in_a_batch(args: TrainingArguments) -> int:
+    processes = args.world_size if getattr(args, "gather_negatives", True) else 1
+    return args.train_batch_size * processes
 
 
 def _loss_type(model: Any) -> str | None:

@@ -50,7 +50,7 @@ def write_retrieval_plots(
             with a history, `training.png`.
         dataset: what was embedded, with the columns `image` and `captions`.
         embedded: its embeddings, from `embed_dataset`.
-        log_history: `trainer.state.log_history`.
+        log_history: `trainer.state.log_history`; without a logged loss there is no `training.png`.
         num_queries: rows of each grid, drawn at random with `seed`.
         top_k: images or texts shown for each query.
         seed: the same seed draws the same queries.
@@ -65,7 +65,7 @@ def write_retrieval_plots(
         "similarity": plot_similarity(*results.batch(batch), title="Similarity of a batch"),
         "recall": plot_recall_curve(recalls, chance),
     }
-    if log_history is not None:
+    if log_history is not None and any("loss" in entry for entry in log_history):
         figures["training"] = plot_training_curves(log_history)
     return [save_figure(figure, Path(directory) / f"{name}.png") for name, figure in figures.items()]
 
