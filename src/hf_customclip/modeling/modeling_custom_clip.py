@@ -135,7 +135,7 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         """Pixels (batch, channels, height, width) to the tower's output, whose `pooler_output` is the
         projected embedding (batch, projection_dim), not normalised."""
         outputs = self._run_vision_tower(pixel_values, **kwargs)
-        outputs.pooler_output = self.visual_projection(self._pool(outputs, "vision"))
+        outputs.pooler_output = _project(self._pool(outputs, "vision"), self.visual_projection)
         return outputs
 
     @can_return_tuple
@@ -145,7 +145,7 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         """Tokens (batch, length) to the tower's output, whose `pooler_output` is the projected embedding
         (batch, projection_dim), not normalised."""
         outputs = self._run_text_tower(input_ids, attention_mask, **kwargs)
-        pooled = self.text_projection(self._pool(outputs, "text", attention_mask))
+        pooled = _project(self._pool(outputs, "text", attention_mask), self.text_projection)
         if "pooler_output" in {field.name for field in fields(outputs)}:
             outputs.pooler_output = pooled
             return outputs
@@ -212,8 +212,8 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
                 "nothing to embed: give pixel_values or image_features, input_ids or text_features"
             )
 
-        image_embeds = self._embed(image_features, self.visual_projection, "image_features")
-        text_embeds = self._embed(text_features, self.text_projection, "text_features")
+        image_embeds = self._embed(image_features, "image", self.visual_projection)
+        text_embeds = self._embed(text_features, "text", self.text_projection)
         scale = self.inverse_temperature()
         logits = None
         if image_embeds is not None and text_embeds is not None:
@@ -236,6 +236,8 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         if self.training and self.logit_scale.requires_grad:
             with torch.no_grad():
                 self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+            # Not clamped again: in float32 the limit is above ln 100, where clamp passes no gradient.
+            return self.logit_scale.float().exp()
         return self.logit_scale.float().clamp(max=MAX_LOGIT_SCALE).exp()
 
     def contrastive_loss(
@@ -272,7 +274,11 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
                 f"pixel_values must have the shape (batch, {channels}, height, width), "
                 f"got {tuple(pixel_values.shape)}"
             )
-        return self._run("vision", pixel_values=pixel_values, **kwargs)
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"pixel_values must be floating-point, as the processor makes them, got {pixel_values.dtype}"
+            )
+        return self._run("vision", pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
 
     def _run_text_tower(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
@@ -302,15 +308,16 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         pooling = getattr(self.config, f"{tower}_pooling")
         return pooled_output(outputs, pooling, attention_mask, getattr(self, f"{tower}_model"))
 
-    def _embed(self, features: torch.Tensor | None, projection: nn.Module, name: str) -> torch.Tensor | None:
+    def _embed(self, features: torch.Tensor | None, kind: str, projection: nn.Module) -> torch.Tensor | None:
         if features is None:
             return None
-        weight = next(projection.parameters())
-        width = weight.shape[1]
+        width = self.config.vision_embed_dim if kind == "image" else self.config.text_config.hidden_size
         if features.dim() != 2 or features.shape[1] != width:
-            raise ValueError(f"{name} must have the shape (batch, {width}), got {tuple(features.shape)}")
+            raise ValueError(
+                f"{kind}_features must have the shape (batch, {width}), got {tuple(features.shape)}"
+            )
         # In float32: in half precision F.normalize's eps rounds to 0, and a zero vector gives NaN.
-        return F.normalize(projection(features.to(weight.dtype)).float(), dim=-1)
+        return F.normalize(_project(features, projection).float(), dim=-1)
 
     # ---- Making, loading, saving ----
 
@@ -370,6 +377,11 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
             "AutoModelForZeroShotImageClassification": f"{own}.{type(self).__name__}",
         }
         return super().save_pretrained(save_directory, *args, **kwargs)
+
+
+def _project(features: torch.Tensor, projection: nn.Module) -> torch.Tensor:
+    # A frozen tower may be kept in half precision below a head in float32.
+    return projection(features.to(next(projection.parameters()).dtype))
 
 
 def _check_fields(given: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ class TorchvisionBackboneModel(PreTrainedModel):
 
     def __init__(self, config: TorchvisionBackboneConfig) -> None:
         super().__init__(config)
-        self.network = build_network(config.architecture)
+        self.network = build_network(config.architecture, config.image_size)
         config.hidden_size = remove_classifier(self.network)
         self.post_init()
 
@@ -35,14 +35,12 @@ class TorchvisionBackboneModel(PreTrainedModel):
         cls, architecture: str, weights: str | None = "DEFAULT"
     ) -> "TorchvisionBackboneModel":
         """The net with torchvision's weights ("DEFAULT", "IMAGENET1K_V1", …), or random ones for None."""
-        model = cls(TorchvisionBackboneConfig(architecture=check_architecture(architecture)))
+        published = published_weights(architecture, weights or "DEFAULT")
+        size = published.transforms().crop_size[0]
+        model = cls(TorchvisionBackboneConfig(architecture=architecture, image_size=size))
         if weights is not None:
             # After post_init, which would overwrite them, BatchNorm statistics included.
-            published = models.get_model_weights(architecture)
-            if weights not in published.__members__:
-                known = ", ".join(published.__members__)
-                raise ValueError(f"torchvision has no weights {weights!r} for {architecture}; it has {known}")
-            pretrained = published[weights].get_state_dict(progress=True, check_hash=True, weights_only=True)
+            pretrained = published.get_state_dict(progress=True, check_hash=True, weights_only=True)
             own = model.network.state_dict()
             model.network.load_state_dict({name: pretrained[name] for name in own})
         return model
@@ -86,11 +84,22 @@ def check_architecture(name: str) -> str:
     raise ValueError(f"torchvision has no model named {name!r}. {hint}")
 
 
-def build_network(architecture: str) -> nn.Module:
+def published_weights(architecture: str, name: str = "DEFAULT") -> Any:
+    """The named one of the weight sets that torchvision publishes, with its `transforms()`."""
+    published = models.get_model_weights(check_architecture(architecture))
+    if name not in published.__members__:
+        known = ", ".join(published.__members__)
+        raise ValueError(f"torchvision has no weights {name!r} for {architecture}; it has {known}")
+    return published[name]
+
+
+def build_network(architecture: str, image_size: int) -> nn.Module:
     """The torchvision net with random weights, auxiliary classifiers off."""
     options: dict[str, Any] = {}
     if check_architecture(architecture) in ("googlenet", "inception_v3"):
         options = {"aux_logits": False, "init_weights": False}
+    elif architecture.startswith("vit_"):
+        options = {"image_size": image_size}  # its position embeddings are of one size
     try:
         return models.get_model(architecture, weights=None, **options)
     except NotImplementedError:

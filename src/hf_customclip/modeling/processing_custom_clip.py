@@ -8,6 +8,7 @@ from torchvision import models
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPImageProcessor
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
+from .modeling_torchvision_backbone import published_weights
 from .towers_custom_clip import image_input_shape, tower_config
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -35,6 +36,7 @@ class CustomClipProcessor(ProcessorMixin):
         text: str | os.PathLike[str],
         *,
         max_text_length: int = 32,
+        vision_weights: str | None = "DEFAULT",
         vision_kwargs: dict[str, Any] | None = None,
         text_kwargs: dict[str, Any] | None = None,
         **image_options: Any,
@@ -43,10 +45,15 @@ class CustomClipProcessor(ProcessorMixin):
 
         Args:
             max_text_length: captions are cut at so many tokens.
+            vision_weights: as in the model; torchvision publishes the preprocessing with the weights.
             image_options: override the image tower's own preprocessing, such as `do_normalize=False` or
                 `size={"height": 224, "width": 224}, do_center_crop=False` (the tutorial's squashed resize).
         """
-        image_processor = _image_processor(vision, image_options, **(vision_kwargs or {}))
+        if str(vision) in models.list_models(module=models):
+            preset = _torchvision_options(str(vision), vision_weights or "DEFAULT")
+            image_processor = CLIPImageProcessor(**{**preset, **image_options})
+        else:
+            image_processor = _image_processor(vision, image_options, **(vision_kwargs or {}))
         tokenizer = AutoTokenizer.from_pretrained(text, **(text_kwargs or {}))
         tokenizer.model_max_length = max_text_length
         return cls(image_processor, tokenizer)
@@ -60,24 +67,22 @@ class CustomClipProcessor(ProcessorMixin):
 
 
 def _image_processor(vision: str | os.PathLike[str], options: dict[str, Any], **kwargs: Any) -> Any:
-    if str(vision) in models.list_models(module=models):
-        return CLIPImageProcessor(**{**_torchvision_options(str(vision)), **options})
     config = tower_config(vision, "vision", **kwargs)
     if config.model_type == "timm_wrapper":
         return CLIPImageProcessor(**{**_timm_options(config), **options})
     return AutoImageProcessor.from_pretrained(vision, **{**kwargs, **options})
 
 
-def _torchvision_options(architecture: str) -> dict[str, Any]:
-    """The evaluation preset that torchvision publishes beside its default weights."""
-    preset = models.get_model_weights(architecture).DEFAULT.transforms()
+def _torchvision_options(architecture: str, weights: str) -> dict[str, Any]:
+    """The evaluation preset that torchvision publishes beside its weights."""
+    preset = published_weights(architecture, weights).transforms()
     resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[preset.interpolation.value]
     return _options(preset.resize_size[0], preset.crop_size[0], preset.mean, preset.std, resample)
 
 
 def _timm_options(config: Any) -> dict[str, Any]:
     """timm's `pretrained_cfg`, so that no second kind of image processor is needed."""
-    preset = config.pretrained_cfg or {}
+    preset = getattr(config, "pretrained_cfg", None) or {}
     crop = image_input_shape(config)[1]
     resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[preset.get("interpolation", "bicubic")]
     mean, std = preset.get("mean", IMAGENET_MEAN), preset.get("std", IMAGENET_STD)
