@@ -199,6 +199,8 @@ def layer_groups(tower: nn.Module) -> list[list[nn.Module]]:
         if name in starts:
             groups.append([])
         groups[-1].append(module)
+    if len(groups) > 1 and not any(_has_parameters(module, recurse=False) for module in groups[0]):
+        groups[:2] = [groups[0] + groups[1]]  # SqueezeNet has nothing before its first layer
     return groups
 
 
@@ -216,5 +218,5 @@ def _outermost_lists(tower: nn.Module) -> list[tuple[str, nn.Module]]:
     return lists
 
 
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
+def _has_parameters(module: nn.Module, recurse: bool = True) -> bool:
+    return next(module.parameters(recurse), None) is not None
