@@ -27,7 +27,7 @@ from hf_customclip.features.inventory import clear_stores, list_stores
 from hf_customclip.features.layout import Layout
 from hf_customclip.features.store import FINISHED, MANIFEST, FeatureStore, StoreSpec
 
-COUNT, WIDTH = 40, 5  # three parts: 16, 16 and 8 rows
+COUNT, WIDTH = 160, 5  # three parts: 64, 64 and 32 rows
 FEATURES = torch.arange(COUNT * WIDTH, dtype=torch.float32).reshape(COUNT, WIDTH)
 ORDER = np.arange(COUNT)[::-1].copy()
 
@@ -130,7 +130,7 @@ def test_only_damaged_parts_are_made_anew(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     fill(store)
     damaged = bytearray(content(store)[FINISHED])
-    damaged[4096 + 20 * WIDTH * 4] ^= 1  # row 20 is in the second part
+    damaged[4096 + 80 * WIDTH * 4] ^= 1  # row 80 is in the second part
     (store.path / FINISHED).write_bytes(damaged)
     assert store.open() is None
     assert fill(store) == [1]
@@ -141,7 +141,7 @@ def test_a_part_altered_before_the_end_is_made_anew(tmp_path: Path) -> None:
     store.begin(lambda: ORDER)
     for part in store.claims():
         store.write_part(part, FEATURES[slice(*store.layout.span(part))], {})
-    store.layout.write_part(store.path / "features.partial", 1, torch.zeros(16, WIDTH))
+    store.layout.write_part(store.path / "features.partial", 1, torch.zeros(64, WIDTH))
     assert not store.finish()
     assert fill(store) == [1]
 
@@ -208,7 +208,7 @@ def test_too_little_space_is_an_error_before_the_work(
     needed = store.layout.disk_bytes
     usage = shutil.disk_usage(tmp_path)._replace(free=needed - 1)
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match=r"need 62\.6 KB, and .* has 62\.6 KB free.*feature_cache='never'"):
+    with pytest.raises(OSError, match=r"need 65\.9 KB, and .* has 65\.9 KB free.*feature_cache='never'"):
         store.begin(lambda: pytest.fail("this is work"))
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage._replace(free=needed))
     fill(store)

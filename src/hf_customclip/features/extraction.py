@@ -24,7 +24,9 @@ from .items import Captions, Pictures
 from .store import FeatureStore
 from .towers import TowerPass
 
-CPU_BATCH, ACCELERATOR_BATCH = 32, 64
+# A core's cache holds a few pictures' activations; captions are small, and each batch reads all weights anew.
+CPU_BATCH = {"image": 16, "text": 64}
+ACCELERATOR_BATCH = {"image": 64, "text": 256}
 MOST_WORKERS = 16
 POLL_SECONDS = 0.2
 
@@ -132,28 +134,31 @@ def fill(
         try:
             while not store.finish():
                 if store.has_claims():
-                    _fill_claimed(
-                        store, _loader(store, _Batches(items, load, run), workers), run, unreadable, bar
-                    )
+                    _fill_claimed(store, _loader(store, items, load, run, workers), run, unreadable, bar)
                 else:  # other processes are at the rest
                     time.sleep(POLL_SECONDS)
         finally:
             store.release_all()
 
 
-def _loader(store: FeatureStore, batches: _Batches, workers: int) -> DataLoader:
-    device = batches.run.device if batches.run else torch.device("cpu")
-    on_cpu = device.type == "cpu"
+def _loader(store: FeatureStore, items: np.ndarray, load: Loader, run: TowerPass, workers: int) -> DataLoader:
+    on_cpu = computes_in_workers(run.device)
+    sizes = CPU_BATCH if on_cpu else ACCELERATOR_BATCH
     return DataLoader(
-        batches if on_cpu else _Batches(batches.items, batches.load, None),
-        batch_sampler=_ClaimedBatches(store, CPU_BATCH if on_cpu else ACCELERATOR_BATCH),
+        _Batches(items, load, run if on_cpu else None),
+        batch_sampler=_ClaimedBatches(store, sizes[store.spec.tower]),
         collate_fn=_as_it_is,
         num_workers=workers,
-        pin_memory=device.type == "cuda",
+        pin_memory=run.device.type == "cuda",
         generator=torch.Generator(),  # the global one belongs to the training, which must not notice
         # Forked workers share the tower's memory.
         multiprocessing_context="fork" if on_cpu and workers and sys.platform == "linux" else None,
     )
+
+
+def computes_in_workers(device: torch.device) -> bool:
+    """Whether the tower runs where the batches are loaded."""
+    return device.type == "cpu"
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -197,11 +202,11 @@ def worker_count(device: torch.device, asked: int, input_bytes: int) -> int:
         asked: how many the user wants for an accelerator; 0 for as many as there are cores for this process.
         input_bytes: size of one input; workers hand batches over in shared memory, which may be small.
     """
-    if device.type == "cpu":
+    if computes_in_workers(device):
         return torch.get_num_threads() if torch.get_num_threads() > 1 else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = asked or min(MOST_WORKERS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     if not os.path.isdir("/dev/shm"):
         return workers
-    batches = shutil.disk_usage("/dev/shm").free // (ACCELERATOR_BATCH * input_bytes)
+    batches = shutil.disk_usage("/dev/shm").free // (ACCELERATOR_BATCH["image"] * input_bytes)
     return min(workers, batches // 3)  # each worker holds two, and makes one

@@ -136,7 +136,10 @@ def _kept_digests(dataset: Dataset, rows: Dataset, folder: Path) -> np.ndarray:
 
 def _identity(dataset: Dataset) -> str | None:
     """A name for a memory-mapped data set in its present state; None for one in memory."""
-    files = [os.stat(file["filename"]) for file in dataset.cache_files]
+    try:
+        files = [os.stat(file["filename"]) for file in dataset.cache_files]
+    except FileNotFoundError:  # mapped and deleted since
+        return None
     if not files:
         return None
     return digest_of_json([dataset._fingerprint, len(dataset), [(f.st_size, f.st_mtime_ns) for f in files]])

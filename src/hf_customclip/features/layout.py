@@ -18,7 +18,7 @@ from .hashing import digest
 PAGE = 4096
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 # A part is what a killed run loses, and what processes share out.
-PARTS, FEWEST_ROWS, MOST_ROWS = 64, 16, 2048
+PARTS, FEWEST_ROWS, MOST_ROWS = 64, 64, 2048
 
 
 @dataclass(frozen=True)

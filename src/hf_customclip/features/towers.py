@@ -46,9 +46,9 @@ class TowerPass:
     def __init__(self, model: Any, tower: str, dtype: torch.dtype, device: torch.device) -> None:
         self.tower, self.dtype, self.device = tower, dtype, device
         module = getattr(model, MODULES[tower])
-        # The model with another tower in place of its own: pooling and checks stay the model's.
+        # The model with this tower alone: pooling and checks stay the model's.
         self.model = copy.copy(model)
-        self.model.__dict__["_modules"] = {**model._modules, MODULES[tower]: self._ready(module)}
+        self.model.__dict__["_modules"] = {MODULES[tower]: self._ready(module)}
 
     def _ready(self, module: nn.Module) -> nn.Module:
         if self.tower == "text" and not module.training and self._is_placed(module):
