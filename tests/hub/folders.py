@@ -22,9 +22,13 @@ def seeded_model(seed: int = 0) -> CustomClipModel:
     return model
 
 
-def save_ready(folder: Path, seed: int = 0, **save: object) -> Path:
-    """Save a model that is ready to publish; `save` goes to `save_pretrained`."""
-    seeded_model(seed).save_pretrained(folder, **save)
+def save_ready(
+    folder: Path, seed: int = 0, names: tuple[str | None, str | None] = (None, None), **save: object
+) -> Path:
+    """Save a model that is ready to publish; `names` are its towers', `save` goes to `save_pretrained`."""
+    model = seeded_model(seed)
+    model.config.vision_name, model.config.text_name = names
+    model.save_pretrained(folder, **save)
     tiny_processor().save_pretrained(folder)
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     return folder

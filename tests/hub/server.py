@@ -12,12 +12,14 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .faults import REFUSALS, FaultBox, damage
 from .store import LFS_SUFFIXES, HubError, HubStore, Repo, User
+from .xet import XetStore
 
 API = r"/api/(?P<kind>models|datasets)/(?P<ns>[^/]+)/(?P<name>[^/]+)"
 GIT = r"/(?:(?P<kind>datasets)/)?(?P<ns>[^/]+)/(?P<name>[^/]+)"
@@ -34,6 +36,7 @@ ROUTES = [
     ("GET", API + r"/refs", "info", "refs"),
     ("GET", API + r"/commits/(?P<rev>[^/]+)", "info", "commits"),
     ("GET", API + r"(?:/revision/(?P<rev>[^/]+))?", "info", "repo_info"),
+    ("GET", API + r"/xet-(?P<access>read|write)-token/(?P<rev>[^/]+)", "batch", "xet_token"),
     ("POST", GIT + r"\.git/info/lfs/objects/batch", "batch", "lfs_batch"),
     ("PUT", r"/lfs-upload/(?P<oid>[0-9a-f]{64})(?:/(?P<part>\d+))?", "upload", "lfs_put"),
     ("POST", r"/lfs-complete/(?P<oid>[0-9a-f]{64})", "complete", "lfs_complete"),
@@ -50,6 +53,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else every answer waits 40 ms for an acknowledgement of its headers
     hub: LocalHub
+    fault: str | None = None
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -66,6 +70,7 @@ class Handler(BaseHTTPRequestHandler):
             if match:
                 self.args = {key: unquote(value) for key, value in match.groupdict().items() if value}
                 return self._run(stage, name)
+        self.fault = None
         self._json({"error": f"no route {method} {url.path}"}, 404)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
@@ -135,7 +140,9 @@ class Handler(BaseHTTPRequestHandler):
         return self.hub.store.users[token]
 
     def _where(self) -> tuple[str, str]:
-        return self.args.get("kind", "models").removesuffix("s"), f"{self.args['ns']}/{self.args['name']}"
+        repo_id = f"{self.args['ns']}/{self.args['name']}"
+        self.hub.asked.add(repo_id)
+        return self.args.get("kind", "models").removesuffix("s"), repo_id
 
     def _readable(self) -> Repo:
         return self.hub.store.readable(self._user(), *self._where())
@@ -218,6 +225,18 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.store.lfs[oid] = b"".join(self.hub.parts[oid, number] for number in numbers)
         self._json({"success": True})
 
+    def _xet_token(self) -> None:
+        self._writable() if self.args["access"] == "write" else self._readable()
+        if self.hub.xet is None:
+            raise HubError(404, "this Hub has no Xet storage")
+        address, expires = self.hub.xet.address, int(time.time()) + 3600
+        headers = {
+            "X-Xet-Cas-Url": address,
+            "X-Xet-Access-Token": "t",
+            "X-Xet-Token-Expiration": str(expires),
+        }
+        self._json({"casUrl": address, "accessToken": "t", "exp": expires}, headers=dict(headers))
+
     def _commit(self) -> None:
         repo, store = self._writable(), self.hub.store
         lines = [json.loads(line) for line in self.body.splitlines()]
@@ -225,6 +244,10 @@ class Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 line["value"]["content"] = damage(self.fault, base64.b64decode(line["value"]["content"]))
         self.fault = self.fault if self.fault == "lost" else None
+        if self.hub.xet:
+            store.lfs |= self.hub.xet.fetch(
+                [line["value"]["oid"] for line in lines if line["key"] == "lfsFile"]
+            )
         user = self._user()
         assert user is not None
         commit = store.commit(user, repo, self.args["rev"], lines)
@@ -325,6 +348,9 @@ class Handler(BaseHTTPRequestHandler):
         headers["ETag"] = f'"{file.sha256 or file.blob_id}"'
         if file.sha256:
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(file.size)}
+        if self.hub.xet and file.sha256 in self.hub.xet.hashes:
+            route = f"{self.hub.endpoint}/api/{repo.kind}s/{repo.repo_id}/xet-read-token/{commit.oid}"
+            headers |= {"X-Xet-Hash": self.hub.xet.hashes[file.sha256], "X-Xet-Refresh-Route": route}
         self._content(self.hub.store.read(file), headers)
 
     def _content(self, content: bytes, headers: dict[str, str | None]) -> None:
@@ -349,6 +375,8 @@ class LocalHub:
         self.requests: Counter[str] = Counter()
         self.parts: dict[tuple[str, int], bytes] = {}
         self.multipart_chunk = multipart_chunk
+        self.xet: XetStore | None = None
+        self.asked: set[str] = set()
         handler = type("BoundHandler", (Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True

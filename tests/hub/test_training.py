@@ -260,9 +260,10 @@ def test_resuming_with_another_tower_is_refused(tmp_path: Path, towers: tuple[st
 
 
 def test_the_best_model_comes_back_from_heads(tmp_path: Path, towers: tuple[str, str]) -> None:
-    best_one = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
-    often = {"eval_strategy": "steps", "eval_steps": 2}
-    trainer = trainer_for(tmp_path / "run", named_model(towers), learning_rate=5.0, **best_one, **often)
+    often = {"eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True}
+    # The highest loss counts as best, so that the best is not the last.
+    earliest = {"metric_for_best_model": "eval_loss", "greater_is_better": True}
+    trainer = trainer_for(tmp_path / "run", named_model(towers), **often, **earliest)
     trainer.train()
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
     best = CustomClipModel.from_pretrained(trainer.state.best_model_checkpoint)
