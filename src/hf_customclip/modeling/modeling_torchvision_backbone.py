@@ -58,7 +58,7 @@ class TorchvisionBackboneModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """He et al. 2015 for convolutions: the library's 0.02 makes a deep random net's features vanish."""
         if isinstance(module, nn.Conv2d):
-            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.MultiheadAttention):
