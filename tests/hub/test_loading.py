@@ -212,3 +212,21 @@ trainer.push_to_hub(dataset="alice/d")
     result = client(code, token=None, HF_HOME=str(tmp_path / "another_home"))
     check(result, tmp_path / "run", picture)
     assert result["model"] != pytest.approx(expected(tmp_path / "start", picture), abs=1e-4)
+
+
+def test_the_example_publishes_and_loads(
+    hub: LocalHub, run_client: Callable[..., str], tmp_path: Path
+) -> None:
+    folder = save_ready(tmp_path / "model")
+    script = Path(__file__).parents[2] / "examples/publish.py"
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['publish.py', {str(folder)!r}, 'alice/m', 'nlphuji/flickr30k']\n"
+        f"for _ in range(2): runpy.run_path({str(script)!r}, run_name='__main__')\n"
+    )
+    out = run_client(code)
+    assert f"{hub.endpoint}/alice/m/commit/" in out and out.count("alice/m loads: ") == 2
+    assert "nothing new: " in out
+    assert "non-commercial research and education only" in held(hub)["README.md"].decode()
+    refused = run_client(code.replace("alice/m", "alice/other"), token="hf_bob_write", check=False)
+    assert refused.strip().splitlines()[-1].startswith("error: alice/other was not published: bob may not")
