@@ -1,0 +1,100 @@
+"""Pins: a configuration is read as it is meant and refused in a sentence; commands start without torch, and end
+in one line and exit code 1 on a mistake; what the sample holds, by command."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_customclip import CustomClipTrainingArguments
+from hf_customclip.cli import main
+from hf_customclip.training.config import checked_fields, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+MINIMAL = """
+model: {vision: resnet34, text: some/encoder}
+data: {source: pictures}
+training: {learning_rate: 1e-3}
+"""
+
+
+def write(folder, text):
+    file = folder / "run.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_numbers_overrides_and_paths_beside_the_file(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    config = load_config(
+        write(tmp_path, MINIMAL), ["training.seed=7", "training.bf16=true", "model.text_pooling=mean"]
+    )
+    assert config.training == {"learning_rate": 1e-3, "seed": 7, "bf16": True}
+    assert config.model["text_pooling"] == "mean" and config.model["vision"] == "resnet34"
+    assert config.data["source"] == str(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "said"),
+    [
+        ("model: [", [], "not valid YAML"),
+        ("- a\n", [], "must hold the sections"),
+        (MINIMAL + "extras: {}\n", [], "section 'extras'; allowed are model, processor, data, training"),
+        ("model: {vision: resnet34}\ndata: {source: x}\n", [], "does not say model.text"),
+        ("model: 3\n", [], "section 'model' must hold"),
+        (MINIMAL, ["seed=1"], "'seed=1' is no override"),
+    ],
+)
+def test_what_is_no_configuration_is_said(tmp_path, text, overrides, said):
+    with pytest.raises(ValueError, match=said):
+        load_config(write(tmp_path, text), overrides)
+
+
+def test_unknown_training_fields_name_their_neighbours():
+    with pytest.raises(ValueError, match=r"training\.learning_rat is not known; near matches: learning_rate"):
+        checked_fields(CustomClipTrainingArguments, {"learning_rat": 1}, "training")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "examples" / "configs").glob("*.yaml")), ids=lambda f: f.name)
+def test_every_example_configuration_is_one(file):
+    config = load_config(file)
+    checked_fields(CustomClipTrainingArguments, config.training, "training")
+
+
+def test_a_mistake_ends_in_one_line_and_exit_code_1(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--config", "nowhere.yaml"])
+    assert stopped.value.code == 1
+    assert capsys.readouterr().err == "error: There is no configuration file 'nowhere.yaml'.\n"
+
+
+def test_help_names_every_command_and_needs_no_torch():
+    code = (
+        "import sys\nfrom hf_customclip.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("train", "evaluate", "data", "features", "push"):
+        assert command in done.stdout
+
+
+def test_data_inspect_says_what_the_sample_holds(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "inspect", str(ROOT / "examples" / "sample"), "--json"])
+    assert not stopped.value.code
+    report = json.loads(capsys.readouterr().out)
+    assert report["images_in"] == report["images_out"] == 1851
+    assert report["captions_out"] == 3702
+
+
+def test_features_of_an_empty_folder(tmp_path, capsys):
+    for command in (["list"], ["clear"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["features", *command, "--dir", str(tmp_path)])
+        assert not stopped.value.code
+    said = capsys.readouterr().out
+    assert f"0 in {tmp_path}" in said and "deleted 0" in said
