@@ -1,5 +1,5 @@
-"""Pins: a configuration is read as it is meant and refused in a sentence; commands start without torch, and end
-in one line and exit code 1 on a mistake; what the sample holds, by command."""
+"""Pins: a configuration is read as it is meant and refused in a sentence; commands start without torch, end in
+one line and exit code 1 on a mistake; what the sample holds, by command."""
 
 import json
 import subprocess
