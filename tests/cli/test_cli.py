@@ -1,5 +1,5 @@
 """Pins: a configuration is read as it is meant and refused in a sentence; commands start without torch, end in
-one line and exit code 1 on a mistake; what the sample holds, by command."""
+one line and exit code 1 on a mistake; what the sample holds."""
 
 import json
 import subprocess

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, close_session, constants, get_token
 
 from hf_customclip.hub import PublishError, push_folder, remote
 from hf_customclip.hub.checks import published_files
@@ -173,6 +173,12 @@ def test_a_dead_network(hub: LocalHub, api: HfApi, saved: Path) -> None:
     assert re.search(
         r"http://127.0.0.1:9 could not be reached .*check the connection", refused(hub, dead, saved)
     )
+
+
+def test_offline_mode(hub: LocalHub, api: HfApi, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    close_session()
+    assert "offline mode is on; unset HF_HUB_OFFLINE" in refused(hub, api, saved)
 
 
 def test_an_unready_folder_sends_nothing(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
