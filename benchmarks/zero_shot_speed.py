@@ -58,7 +58,7 @@ def main() -> None:
     for_few = time.perf_counter() - start
 
     report(len(labels), len(images), len(few), for_labels, for_images, for_few)
-    print(f"largest difference of a score: {largest_difference(ours, theirs):.1e}")
+    print(f"largest relative difference of a score: {largest_difference(ours, theirs):.1e}")
 
 
 def build() -> tuple[CustomClipModel, CustomClipProcessor]:
@@ -100,7 +100,7 @@ def largest_difference(ours: list[list[dict]], theirs: list[list[dict]]) -> floa
     """Over all images that both classified and all labels."""
     pairs = zip(ours[: len(theirs)], theirs, strict=True)
     scores = [({x["label"]: x["score"] for x in a}, {x["label"]: x["score"] for x in b}) for a, b in pairs]
-    return max(abs(a[label] - b[label]) for a, b in scores for label in b)
+    return max(abs(a[label] / b[label] - 1) for a, b in scores for label in b)
 
 
 if __name__ == "__main__":
