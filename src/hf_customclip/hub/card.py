@@ -131,7 +131,6 @@ def render_model_card(
         results=results,
         languages=_language_names(data),
         multilingual="multilingual" in (config.text_name or ""),
-        search_example=None,
         citations=_citations(config, data),
     )
 
