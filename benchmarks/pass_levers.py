@@ -1,9 +1,9 @@
-"""What each lever of the feature pass is worth by itself: CPU milliseconds on one thread, with and without it.
+"""What each lever of the feature pass is worth by itself: CPU time on one thread, with and without it.
 
     python benchmarks/pass_levers.py [--compile] [--output benchmarks/pass_levers.md]
 
-The two sides of a lever are run in turns and the fastest of each is taken. The same pictures, captions and towers
-as in training_cost.py; the pass's own precision (`--precision`).
+The two sides of a lever are run in turns and the fastest of each is taken. The pictures, captions and towers
+are those of training_cost.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PICTURES = 16
 Work = Callable[[], Any]
 
 
-def cpu_milliseconds(without: Work, with_it: Work, count: int, repeats: int = 5) -> tuple[float, float]:
+def cpu_milliseconds(without: Work, with_it: Work, count: int, repeats: int = 4) -> tuple[float, float]:
     """The fastest of each, in turns."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + 1):
@@ -50,7 +50,7 @@ class Levers:
 
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         self.dtype, self.processor = dtype, make_processor()
-        self.dataset, self.model = make_data(folder, 256), make_model()
+        self.dataset, self.model = make_data(folder, 96), make_model()
         self.collator = ContrastiveCollator(self.processor, LENGTH)
         paths = sorted(folder.glob("*.jpg"))
         self.files = [path.read_bytes() for path in paths[: 2 * PICTURES]]

@@ -194,7 +194,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _lfs_batch(self) -> None:
         self._writable()
-        self._json({"objects": [self._lfs_object(**asked) for asked in json.loads(self.body)["objects"]]})
+        asked = json.loads(self.body)
+        # Clients before huggingface_hub 2 ask here whether to go through Xet.
+        chosen = {"transfer": "xet"} if self.hub.xet and "xet" in asked["transfers"] else {}
+        self._json({"objects": [self._lfs_object(**each) for each in asked["objects"]], **chosen})
 
     def _lfs_object(self, oid: str, size: int) -> dict:
         described: dict = {"oid": oid, "size": size}
@@ -245,9 +248,8 @@ class Handler(BaseHTTPRequestHandler):
                 line["value"]["content"] = damage(self.fault, base64.b64decode(line["value"]["content"]))
         self.fault = self.fault if self.fault == "lost" else None
         if self.hub.xet:
-            store.lfs |= self.hub.xet.fetch(
-                [line["value"]["oid"] for line in lines if line["key"] == "lfsFile"]
-            )
+            large = [line["value"]["oid"] for line in lines if line["key"] == "lfsFile"]
+            store.lfs |= self.hub.xet.fetch([oid for oid in large if oid not in store.lfs])
         user = self._user()
         assert user is not None
         commit = store.commit(user, repo, self.args["rev"], lines)

@@ -51,8 +51,9 @@ class HeadsOnlyMixin:
         return saved
 
     @classmethod
-    def from_pretrained(cls, name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`; a heads-only checkpoint's towers are fetched and checked."""
+        name_or_path = pretrained_model_name_or_path
         heads_file = heads_only_file(name_or_path, **kwargs) if _is_folder(name_or_path) else None
         if heads_file is None:
             try:
