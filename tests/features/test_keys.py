@@ -111,7 +111,9 @@ def test_what_does_not_matter(tmp_path: Path) -> None:
             next(head.parameters()).mul_(2)
         given.model.logit_scale.add_(1)
     given.dataset = given.dataset.map(lambda row: {"image_id": row["image_id"] + 1})
+    state = given.processor.tokenizer.backend_tokenizer.to_str()
     assert given.keep(tmp_path) == set()
+    assert given.processor.tokenizer.backend_tokenizer.to_str() == state
 
 
 def test_swapped_weights_are_other_weights() -> None:

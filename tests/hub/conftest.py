@@ -80,22 +80,3 @@ def run_client(hub: LocalHub, tmp_path: Path) -> Callable[..., str]:
         return done.stdout if check else done.stdout + done.stderr
 
     return run
-
-
-@pytest.fixture
-def wired() -> Iterator[None]:
-    """The mixins in their places, where the classes do not have them yet."""
-    from hf_customclip import CustomClipModel, CustomClipTrainer
-    from hf_customclip.hub.checkpoints import HeadsOnlyCheckpointsMixin
-    from hf_customclip.hub.training import PublishingMixin
-    from hf_customclip.modeling.heads_only_custom_clip import HeadsOnlyMixin
-
-    before = {cls: cls.__bases__ for cls in (CustomClipModel, CustomClipTrainer)}
-    if HeadsOnlyMixin not in CustomClipModel.__bases__:
-        CustomClipModel.__bases__ = (HeadsOnlyMixin, *CustomClipModel.__bases__)
-    if PublishingMixin not in CustomClipTrainer.__bases__:
-        bases = (PublishingMixin, HeadsOnlyCheckpointsMixin, *CustomClipTrainer.__bases__)
-        CustomClipTrainer.__bases__ = bases
-    yield
-    for cls, bases in before.items():
-        cls.__bases__ = bases

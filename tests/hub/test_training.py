@@ -30,7 +30,7 @@ from .faults import Fault
 from .server import LocalHub
 from .test_push import held
 
-pytestmark = [pytest.mark.usefixtures("wired", "short_waits")]
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,6 @@ def _endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 def trainer_for(folder: Path, model: Any = None, **arguments: Any) -> Any:
-    heads_only = arguments.pop("heads_only_checkpoints", True)
     args = CustomClipTrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=8,
@@ -56,7 +55,6 @@ def trainer_for(folder: Path, model: Any = None, **arguments: Any) -> Any:
         captions_per_image=1,
         **{"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 2, **arguments},
     )
-    args.heads_only_checkpoints = heads_only  # type: ignore[attr-defined]
     return CustomClipTrainer(
         model=model or tiny_model(),
         args=args,

@@ -11,6 +11,8 @@ part.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +30,6 @@ from hf_customclip.modeling.heads_only_custom_clip import (
     load_heads,
     tower_digest,
 )
-
-
-@pytest.fixture(autouse=True)
-def _wired():
-    bases = CustomClipModel.__bases__
-    if HeadsOnlyMixin not in bases:
-        CustomClipModel.__bases__ = (HeadsOnlyMixin, *bases)
-    yield
-    CustomClipModel.__bases__ = bases
 
 
 @pytest.fixture
@@ -72,6 +65,22 @@ def test_put_together_it_is_the_model_that_was_saved(model: Any, tmp_path: Path,
     assert not any(p.requires_grad for p in loaded.vision_model.parameters())
     model.save_pretrained(tmp_path / "whole")
     assert size(folder) < size(tmp_path / "whole") / 5
+
+
+def test_without_the_plugin(model: Any, tmp_path: Path) -> None:
+    """The code that travels with it puts it together too."""
+    model.save_pretrained(tmp_path / "heads", heads_only=True)
+    model.save_pretrained(tmp_path / "whole")
+    code = f"""
+import sys
+sys.modules["hf_customclip"] = None
+import torch
+from transformers import AutoModel
+one, other = (AutoModel.from_pretrained(f"{tmp_path}/{{name}}", trust_remote_code=True).state_dict()
+              for name in ("heads", "whole"))
+assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_its_heads_are_all_but_the_towers(model: Any, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, cast
 
 import PIL
@@ -11,7 +10,7 @@ import torchvision
 import transformers
 
 from ..data.collator import ContrastiveCollator
-from .hashing import digest_of_json
+from .hashing import digest, digest_of_json
 
 # Differ between copies of one tower that compute the same.
 NOT_CONTENT = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype")
@@ -47,12 +46,21 @@ def has_random_tokens(tokenizer: Any) -> bool:
 
 def _tokenizer(tokenizer: Any) -> list[Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
-    if backend is not None:
-        # State of the last call, not of the tokenizer.
-        rules.pop("truncation", None), rules.pop("padding", None)
+    rules = digest_of_json(tokenizer.get_vocab()) if backend is None else digest(_rules(backend).encode())
     sides = [tokenizer.padding_side, tokenizer.truncation_side]
     return [type(tokenizer).__name__, rules, sides, tokenizer.special_tokens_map]
+
+
+def _rules(backend: Any) -> str:
+    """Vocabulary and all, without the state that the last call has left."""
+    truncation, padding = backend.truncation, backend.padding
+    backend.no_truncation(), backend.no_padding()
+    rules = backend.to_str()
+    if truncation is not None:
+        backend.enable_truncation(**truncation)
+    if padding is not None:
+        backend.enable_padding(**padding)
+    return rules
 
 
 def _content(config: dict[str, Any]) -> dict[str, Any]:
