@@ -1,7 +1,9 @@
 """Pins: a configuration is read as it is meant and refused in a sentence; commands start without torch, end in
-one line and exit code 1 on a mistake; what the sample holds."""
+one line and exit code 1 on a mistake; without a Hub the tutorial's recipe names the sample at once; what the
+sample holds."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +100,17 @@ def test_features_of_an_empty_folder(tmp_path, capsys):
         assert not stopped.value.code
     said = capsys.readouterr().out
     assert f"0 in {tmp_path}" in said and "deleted 0" in said
+
+
+@pytest.mark.slow
+def test_without_a_hub_one_line_names_the_sample(tmp_path):
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "examples/train.py"]
+    done = subprocess.run(
+        [*command, "--config", "examples/configs/flickr30k.yaml"],
+        cwd=ROOT, env=os.environ | nobody, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0
+    told = [line for line in done.stderr.splitlines() if "Hub cannot be reached" in line]
+    assert len(told) == 1 and "The bundled sample needs no Hub" in told[0]
+    assert "Retrying" not in done.stderr

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from .offline import stay_offline_if_unreachable
+
+if TYPE_CHECKING:
+    from ..training.config import TrainConfig
 
 HELP = """Train a model as a configuration file says.
 
@@ -25,7 +30,20 @@ def train(
     from ..training.config import load_config
 
     loaded = load_config(config, overrides)
+    offline = _needs_hub(loaded) and stay_offline_if_unreachable()
     # Seconds of imports, so only after the configuration has been found to be right.
     from ..training.run import run_training
 
-    run_training(loaded)
+    try:
+        run_training(loaded)
+    except (ValueError, OSError) as error:
+        if not offline:
+            raise
+        raise ValueError(
+            f"{error} The bundled sample needs no Hub: accelerate launch examples/train.py"
+        ) from error
+
+
+def _needs_hub(config: TrainConfig) -> bool:
+    sources = config.model["vision"], config.model["text"], config.data["source"]
+    return not all(Path(source).exists() for source in sources)

@@ -3,6 +3,7 @@
 
 import difflib
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -40,7 +41,13 @@ class TorchvisionBackboneModel(PreTrainedModel):
         model = cls(TorchvisionBackboneConfig(architecture=architecture, image_size=size))
         if weights is not None:
             # After post_init, which would overwrite them, BatchNorm statistics included.
-            pretrained = published.get_state_dict(progress=True, check_hash=True, weights_only=True)
+            try:
+                pretrained = published.get_state_dict(progress=True, check_hash=True, weights_only=True)
+            except URLError as error:
+                raise OSError(
+                    f"torchvision's weights of {architecture} are not on this machine and cannot be fetched from "
+                    f"{published.url} ({error.reason})."
+                ) from error
             own = model.network.state_dict()
             model.network.load_state_dict({name: pretrained[name] for name in own})
         return model
