@@ -16,6 +16,7 @@ def softmax_contrastive_loss(
     logit_scale: torch.Tensor,
     image_ids: torch.Tensor | None = None,
     *,
+    twins: str = "mask",
     all_image_embeds: torch.Tensor | None = None,
     all_text_embeds: torch.Tensor | None = None,
     all_image_ids: torch.Tensor | None = None,
@@ -27,12 +28,13 @@ def softmax_contrastive_loss(
         image_embeds, text_embeds: (batch, dim), L2-normalised.
         logit_scale: the inverse temperature itself, not its logarithm.
         image_ids: (batch,) integers; equal ones mark captions of one image.
+        twins: "mask" or "share", what such captions are to each other.
     """
     all_images = image_embeds if all_image_embeds is None else all_image_embeds
     all_texts = text_embeds if all_text_embeds is None else all_text_embeds
-    twins = _twins(image_ids, all_image_ids, offset)
-    image_loss = _cross_entropy(image_embeds, all_texts, logit_scale, twins, offset)
-    text_loss = _cross_entropy(text_embeds, all_images, logit_scale, twins, offset)
+    found = _twins(image_ids, all_image_ids, offset)
+    image_loss = _cross_entropy(image_embeds, all_texts, logit_scale, found, twins, offset)
+    text_loss = _cross_entropy(text_embeds, all_images, logit_scale, found, twins, offset)
     return (image_loss + text_loss) / 2
 
 
@@ -43,6 +45,7 @@ def sigmoid_contrastive_loss(
     logit_bias: torch.Tensor,
     image_ids: torch.Tensor | None = None,
     *,
+    twins: str = "mask",
     all_text_embeds: torch.Tensor | None = None,
     all_image_ids: torch.Tensor | None = None,
     offset: int = 0,
@@ -52,19 +55,30 @@ def sigmoid_contrastive_loss(
     logits = _similarity(image_embeds, all_texts) * logit_scale + logit_bias
     signs = -torch.ones_like(logits)
     signs.diagonal(offset).fill_(1)
+    found = _twins(image_ids, all_image_ids, offset)
+    if found is not None and twins == "share":
+        signs = signs.masked_fill(found, 1)
     losses = -F.logsigmoid(signs * logits)
-    twins = _twins(image_ids, all_image_ids, offset)
-    if twins is not None:
-        losses = losses.masked_fill(twins, 0)
+    if found is not None and twins == "mask":
+        losses = losses.masked_fill(found, 0)
     return losses.sum() / len(image_embeds)
 
 
 def _cross_entropy(
-    queries: torch.Tensor, keys: torch.Tensor, scale: torch.Tensor, twins: torch.Tensor | None, offset: int
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    scale: torch.Tensor,
+    found: torch.Tensor | None,
+    twins: str,
+    offset: int,
 ) -> torch.Tensor:
     logits = _similarity(queries, keys) * scale
-    if twins is not None:
-        logits = logits.masked_fill(twins, -torch.inf)
+    if found is not None and twins == "share":
+        right = found.to(logits.dtype)
+        right.diagonal(offset).fill_(1)
+        return F.cross_entropy(logits, right / right.sum(1, keepdim=True))
+    if found is not None:
+        logits = logits.masked_fill(found, -torch.inf)
     return F.cross_entropy(logits, torch.arange(len(queries), device=logits.device) + offset)
 
 
