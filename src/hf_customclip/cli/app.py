@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import data, evaluate, features, push, train
+from . import classify, data, evaluate, features, push, train
 
 app = typer.Typer(
     name="hf-customclip",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("train", help=train.HELP)(train.train)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
+app.command("classify", help=classify.HELP)(classify.classify)
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.command("push", help=push.HELP)(push.push)

@@ -1,0 +1,129 @@
+"""`hf-customclip classify`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+HELP = """Sort pictures among labels given as words; nothing is trained for it.
+
+\b
+    hf-customclip classify outputs/sample cat.jpg --labels "cat,dog,red car"
+    hf-customclip classify outputs/sample pics/ --labels labels.txt --top-k 3
+    hf-customclip classify outputs/sample pics/ --labels cat,dog \\
+        --template "a photo of a {}." --template "a drawing of a {}."
+    hf-customclip classify outputs/sample pics/ --labels cat,dog \\
+        --format jsonl | jq -r .labels[0].label
+
+Several templates are averaged. A picture that cannot be read is named with
+the reason, in the results and on standard error; the others are classified
+all the same, and the exit code is then 1.
+"""
+
+
+class Format(str, Enum):
+    """How results are printed."""
+
+    table = "table"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+def classify(
+    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
+    images: Annotated[list[str], typer.Argument(help="Pictures, and folders of pictures.")],
+    labels: Annotated[str, typer.Option(help="Labels with commas between them, or a file with one a line.")],
+    template: Annotated[
+        list[str] | None, typer.Option(help="A text with {} where the label goes; may be repeated.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels of each picture to print.")] = 1,
+    output_format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Pictures that go through the model at a time.")
+    ] = 64,
+) -> None:
+    """Embed the labels once, the pictures in batches, and print each picture's best labels."""
+    from .pictures import find_pictures
+
+    names, paths = read_labels(labels), find_pictures(images)
+    # Seconds of imports, so only after what was asked has been found to make sense.
+    from tqdm import tqdm
+
+    from ..evaluation.zero_shot import DEFAULT_TEMPLATES, ZeroShotClassifier
+    from .pictures import load_model, open_pictures
+
+    classifier = ZeroShotClassifier(*load_model(model), names, template or DEFAULT_TEMPLATES, batch_size)
+    line = {Format.table: _table(paths, names), Format.jsonl: _json_line, Format.csv: _csv_lines}[
+        output_format
+    ]
+    if output_format is Format.csv:
+        print("path,rank,label,score,error")
+    unreadable = 0
+    with tqdm(total=len(paths), desc="classify", disable=None, leave=False) as bar:
+        for batch in open_pictures(paths, batch_size):
+            found = iter(classifier.predict([each.image for each in batch if not each.problem], top_k))
+            for each in batch:
+                tqdm.write(line(each.path, [] if each.problem else next(found), each.problem))
+            unreadable += sum(each.problem is not None for each in batch)
+            sys.stdout.flush()
+            bar.update(len(batch))
+    if unreadable:
+        typer.echo(f"{unreadable} of {len(paths)} pictures could not be read.", err=True)
+        raise typer.Exit(1)
+
+
+def read_labels(labels: str) -> list[str]:
+    """From a file with one label a line (UTF-8, empty lines ignored), or from text with commas.
+
+    Raises:
+        ValueError: no label, or a name that looks like a file that is not there.
+    """
+    if os.path.isfile(labels):
+        with open(labels, encoding="utf-8-sig") as file:
+            parts = file.read().splitlines()
+    elif "," not in labels and labels.lower().endswith((".txt", ".csv", ".tsv")):
+        raise FileNotFoundError(f"There is no file of labels {labels!r}.")
+    else:
+        parts = labels.split(",")
+    names = [part.strip() for part in parts if part.strip()]
+    if not names:
+        raise ValueError(
+            f"No labels in {labels!r}: give them with commas between, or a file with one a line."
+        )
+    return names
+
+
+Line = Callable[[str, list[dict[str, Any]], "str | None"], str]
+
+
+def _table(paths: list[str], names: list[str]) -> Line:
+    first, second = (min(60, max(map(len, texts))) for texts in (paths, names))
+
+    def line(path: str, found: list[dict[str, Any]], problem: str | None) -> str:
+        if problem:
+            return f"{path:{first}}  unreadable: {problem}"
+        return f"{path:{first}}  " + "  ".join(f"{x['label']:{second}} {x['score']:.3f}" for x in found)
+
+    return line
+
+
+def _json_line(path: str, found: list[dict[str, Any]], problem: str | None) -> str:
+    row: dict[str, Any] = {"path": path, "error": problem} if problem else {"path": path, "labels": found}
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _csv_lines(path: str, found: list[dict[str, Any]], problem: str | None) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    if problem:
+        rows.writerow([path, "", "", "", problem])
+    rows.writerows([path, rank, x["label"], x["score"], ""] for rank, x in enumerate(found, 1))
+    return text.getvalue().rstrip("\n")
