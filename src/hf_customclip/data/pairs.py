@@ -33,6 +33,7 @@ class CaptionTable:
     Attributes:
         first: (rows + 1,) the caption number at which each row's begin.
         image_ids: (rows,) a small integer for each distinct `image_id`.
+        names: the distinct `image_id`s, which those integers index.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -44,7 +45,8 @@ class CaptionTable:
         counts_of_rows = np.concatenate([np.zeros(0, dtype=np.int64), *counts])
         self.first = np.concatenate([[0], np.cumsum(np.nan_to_num(counts_of_rows))]).astype(np.int64)
         ids = np.asarray(dataset.with_format(None)["image_id"][:])
-        self.image_ids = np.unique(ids, return_inverse=True)[1].reshape(-1)
+        self.names, inverse = np.unique(ids, return_inverse=True)
+        self.image_ids = inverse.reshape(-1)
 
     def __len__(self) -> int:
         return int(self.first[-1])

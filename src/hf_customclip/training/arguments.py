@@ -41,6 +41,20 @@ class CustomClipTrainingArguments(TrainingArguments):
     gather_negatives: bool = field(
         default=True, metadata={"help": "Compare with the pairs of all processes, not only one's own."}
     )
+    gradient_cache_chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Gradient caching: pairs that a process runs through the towers at a time, so that a large "
+            "batch needs the memory of a small one. null for none."
+        },
+    )
+    tower_learning_rate: float | None = field(
+        default=None, metadata={"help": "Peak learning rate of unfrozen towers; null for the heads' own."}
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={"help": "Learning rate of each unfrozen layer group relative to the one above it."},
+    )
     heads_only_checkpoints: bool = field(
         default=True,
         metadata={
@@ -72,6 +86,12 @@ class CustomClipTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_choice("caption_sampling", self.caption_sampling, CAPTION_SAMPLINGS)
+        if self.gradient_cache_chunk_size is not None and self.gradient_cache_chunk_size < 1:
+            raise ValueError(
+                f"gradient_cache_chunk_size must be at least 1 or null, got {self.gradient_cache_chunk_size}"
+            )
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
         _check_choice("feature_cache", self.feature_cache, FEATURE_CACHES)
         _check_choice("feature_precision", self.feature_precision, FEATURE_PRECISIONS)
         _check_choice("unreadable_images", self.unreadable_images, UNREADABLE_IMAGES)

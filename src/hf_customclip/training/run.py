@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from ..evaluation.callbacks import ChanceLossCallback, OverfittingCallback
 from ..evaluation.chance import retrieval_chance
 from ..evaluation.embedding import EmbeddedDataset, embed_dataset
 from ..evaluation.reports import format_retrieval_table
+from ..hub.folder_card import DATA_FILE, write_atomically
+from ..hub.known_data import describe_data
 from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
 from .arguments import CustomClipTrainingArguments
@@ -44,15 +48,20 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         image_transform=augmentation,
         callbacks=[ChanceLossCallback(), OverfittingCallback()],
     )
+    sizes = {name: len(split) for name, split in splits.items()}
+    trainer.data_description = describe_data(str(config.data["source"]), sizes)
     metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
-    trainer.save_state()
     if "validation" in splits:
         metrics |= trainer.evaluate()
     if "test" in splits:
         metrics |= trainer.evaluate(splits["test"], metric_key_prefix="test")
+    trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
+        # For the model card, whenever it is written.
+        about = json.dumps(dataclasses.asdict(trainer.data_description), indent=2, ensure_ascii=False)
+        write_atomically(Path(str(args.output_dir)) / DATA_FILE, about + "\n")
         held_out = next((name for name in ("test", "validation") if name in splits), None)
         if held_out:
             _report(Path(str(args.output_dir)), held_out, splits[held_out])

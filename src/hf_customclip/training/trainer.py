@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
@@ -26,11 +28,16 @@ from ..hub.checkpoints import HeadsOnlyCheckpointsMixin
 from ..hub.training import PublishingMixin
 from ..losses import gather_rows, row_counts
 from .arguments import CustomClipTrainingArguments
+from .finite import check_gradient_norm, not_finite_loss
+from .gradient_cache import cached_backward, split_batch
+from .layer_rates import rate_factors, split_by_rate
+from .whole_checkpoints import WholeCheckpointsMixin
 
+_TEMPERATURE = ("logit_scale", "logit_bias")
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
-class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, Trainer):  # type: ignore[misc]
+class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, WholeCheckpointsMixin, Trainer):  # type: ignore[misc]
     """`Trainer` on datasets with the columns `image`, `captions` and `image_id`.
 
     Batches hold no image twice, the loss compares with every process's pairs, `evaluate()` reports retrieval
@@ -42,6 +49,7 @@ class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, Trainer):  #
 
     args: CustomClipTrainingArguments
     model: Any
+    _image_names: np.ndarray | None = None
 
     def __init__(
         self,
@@ -95,6 +103,7 @@ class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, Trainer):  #
                 image_transform=self.image_transform,
             )
         )
+        self._image_names = pairs.table.names
         sampler = TwinFreeBatchSampler(
             pairs.table.captions_of_images(),
             self._train_batch_size,
@@ -121,8 +130,9 @@ class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, Trainer):  #
         chosen = known[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
         dataset = known if chosen is None else chosen
         items = RetrievalDataset(**self.feature_cache.inputs(self.model, dataset, self.data_collator))
-        share = range(self.args.process_index, len(items), self.args.world_size)
-        return self._loader(items, sampler=share, batch_size=self.args.eval_batch_size)
+        # Unbroken stretches: one after the other they are the order that one process has.
+        share = np.array_split(np.arange(len(items)), self.args.world_size)[self.args.process_index]
+        return self._loader(items, sampler=share.tolist(), batch_size=self.args.eval_batch_size)
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         """As `get_eval_dataloader`."""
@@ -160,24 +170,96 @@ class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, Trainer):  #
         check_still_frozen(self.model, inputs)
         if self.args.world_size == 1 or not self.args.gather_negatives:
             outputs = model(**inputs, return_loss=True)
-            return (outputs.loss, outputs) if return_outputs else outputs.loss
-        outputs = model(**inputs)
-        counts = row_counts(outputs.image_embeds)
-        rank, own = self.args.process_index, len(outputs.image_embeds)
-        image_ids = inputs.get("image_ids")
-        loss = self.accelerator.unwrap_model(model).contrastive_loss(
-            outputs.image_embeds,
-            outputs.text_embeds,
-            outputs.logit_scale,
-            image_ids,
-            all_image_embeds=gather_rows(outputs.image_embeds, counts),
-            all_text_embeds=gather_rows(outputs.text_embeds, counts),
-            all_image_ids=None if image_ids is None else gather_rows(image_ids, counts),
-            offset=sum(counts[:rank]),
+            loss = outputs.loss
+        else:
+            outputs = model(**inputs)
+            loss = self._loss_over_processes(
+                outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, inputs.get("image_ids")
+            )
+        if model.training:
+            self._check_loss(loss, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """As in `Trainer`; with `gradient_cache_chunk_size` the towers see the batch in chunks."""
+        if self.args.gradient_cache_chunk_size is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        check_still_frozen(self.model, inputs)
+        # As many chunks on every process: each forward pass of theirs is one for all.
+        counts = row_counts(next(iter(inputs.values())))
+        chunks = min(math.ceil(max(counts) / self.args.gradient_cache_chunk_size), min(counts))
+        unwrapped = self.accelerator.unwrap_model(model)
+
+        def batch_loss(images: torch.Tensor, texts: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
+            loss = self._loss_over_processes(images, texts, unwrapped.inverse_temperature(), ids)
+            self._check_loss(loss, inputs)
+            return loss
+
+        steps = self.current_gradient_accumulation_steps
+        loss = cached_backward(
+            model,
+            split_batch(inputs, chunks),
+            batch_loss,
+            temperature=[
+                parameter
+                for name, parameter in unwrapped.named_parameters()
+                if name.split(".")[-1] in _TEMPERATURE and parameter.requires_grad
+            ],
+            backward=self.accelerator.backward,
+            forward_context=self.compute_loss_context_manager,
+            no_sync=partial(self.accelerator.no_sync, model),
+            factor=1 / steps,
+        )
+        return loss / steps
+
+    def _loss_over_processes(
+        self, images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        model = self.accelerator.unwrap_model(self.model)
+        if self.args.world_size == 1 or not self.args.gather_negatives:
+            return model.contrastive_loss(images, texts, scale, ids)
+        counts = row_counts(images)
+        loss = model.contrastive_loss(
+            images,
+            texts,
+            scale,
+            ids,
+            all_image_embeds=gather_rows(images, counts),
+            all_text_embeds=gather_rows(texts, counts),
+            all_image_ids=None if ids is None else gather_rows(ids, counts),
+            offset=sum(counts[: self.args.process_index]),
         )
         # A process with more pairs counts for more: the mean over processes is then the mean over pairs.
-        loss = loss * (own * len(counts) / sum(counts))
-        return (loss, outputs) if return_outputs else loss
+        return loss * (len(images) * len(counts) / sum(counts))
+
+    def _check_loss(self, loss: torch.Tensor, inputs: dict[str, Any]) -> None:
+        if bool(torch.isfinite(loss)):
+            return
+        ids = inputs.get("image_ids")
+        numbers = [] if ids is None else ids.tolist()
+        names = numbers if self._image_names is None else [self._image_names[number] for number in numbers]
+        raise not_finite_loss(loss, self.state.global_step + 1, self.model, inputs, names)
+
+    # ---- Optimizer ----
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """As in `Trainer`; towers by `tower_learning_rate` and `layer_decay`."""
+        known, args = self.optimizer, self.args
+        optimizer = super().create_optimizer(model)
+        if known is None and (args.tower_learning_rate is not None or args.layer_decay != 1):
+            rate = args.learning_rate if args.tower_learning_rate is None else args.tower_learning_rate
+            towers = self.accelerator.unwrap_model(self.model)
+            split_by_rate(optimizer, rate_factors(towers, rate / args.learning_rate, args.layer_decay))
+        return optimizer
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        check_gradient_norm(norm, self.state.global_step + 1, scaled=self.accelerator.scaler is not None)
+        return norm
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """As in `Trainer`, without the temperature: decay would pull it towards 1."""

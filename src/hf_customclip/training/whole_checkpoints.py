@@ -1,0 +1,94 @@
+"""Checkpoints that are there whole or not at all, so that a killed run resumes from the newest one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
+from transformers.utils import logging
+
+from .finite import check_weights
+
+logger = logging.get_logger(__name__)
+
+# No name that Trainer's search for checkpoints would find.
+UNFINISHED = ".unfinished"
+
+
+class WholeCheckpointsMixin:
+    """For a `Trainer`: a checkpoint is written aside and gets its name in one step, when it is complete.
+
+    `train(resume_from_checkpoint=True)` takes the newest, and starts from the beginning where there is none.
+    """
+
+    args: Any
+    model: Any
+    state: Any
+    accelerator: Any
+
+    _writing: bool = False
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`; `True` is also allowed before there is a first checkpoint."""
+        folder = Path(self.args.output_dir)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
+            if resume_from_checkpoint is None:
+                logger.warning(f"{folder} holds no checkpoint to resume from: training starts at step 0.")
+        self.accelerator.wait_for_everyone()
+        if self.args.local_process_index == 0:
+            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def _get_output_dir(self, trial: Any) -> str:
+        folder: str = super()._get_output_dir(trial)  # type: ignore[misc]
+        return os.path.join(folder, UNFINISHED) if self._writing else folder
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        check_weights(self.model, self.state.global_step)
+        self._writing = True
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            unfinished = Path(self._get_output_dir(trial))
+        finally:
+            self._writing = False
+        self.accelerator.wait_for_everyone()
+        folder = Path(self._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self._correct_best(unfinished / name, folder / name)
+        if self.args.local_process_index == 0:
+            _put_in_place(unfinished / name, folder / name)
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(folder),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _correct_best(self, written: Path, final: Path) -> None:
+        """Where this checkpoint is the best so far, Trainer has noted the name under which it was written."""
+        if self.state.best_model_checkpoint != str(written):
+            return
+        self.state.best_model_checkpoint = str(final)
+        if self.args.should_save:
+            # A new file: the old one may be linked into a push under way.
+            corrected = written / f"{TRAINER_STATE_NAME}.new"
+            self.state.save_to_json(str(corrected))
+            os.replace(corrected, written / TRAINER_STATE_NAME)
+
+
+def _put_in_place(written: Path, final: Path) -> None:
+    """Rename, replacing an earlier run's; where nodes share a disk, another node may have done it already."""
+    with suppress(FileNotFoundError):
+        if final.exists():
+            os.replace(final, written.with_name(f"old-{final.name}"))
+        os.replace(written, final)
+        shutil.rmtree(written.parent, ignore_errors=True)
