@@ -9,6 +9,7 @@ that training would change, counted independently by torch; the same template is
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -25,6 +26,7 @@ from hf_customclip.hub import (
     write_model_card,
 )
 from hf_customclip.hub.card import template_path
+from hf_customclip.hub.checks import published_files
 from hf_customclip.hub.folder_card import count_parameters, training_settings
 
 from .folders import save_ready, seeded_model
@@ -253,6 +255,30 @@ def test_a_folders_card_tells_what_lies_in_it(tmp_path: Path) -> None:
     assert "| learning rate | 0.5 |" in text and "| 2 | 40 | 4.1 | 4.2 |" in text
     assert "/secret" not in text
     assert ("![" in text) == (folder / "training.png").exists()
+
+
+def test_a_run_wrote_down_its_data_and_numbers(tmp_path: Path) -> None:
+    folder = save_ready(tmp_path)
+    history = [*HISTORY, METRICS | {"test_rsum": 300.0, "step": 40}]
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
+    described = dataclasses.asdict(DataDescription("Ten birds", splits={"train": 8}, languages=("de",)))
+    (folder / "data.json").write_text(json.dumps(described))
+    write_model_card(folder, "alice/m")
+    card = ModelCard.load(folder / "README.md")
+    assert "Trained on Ten birds." in card.text and card.data.language == ["de"]
+    entries = {entry.metric_type: entry for entry in card.data.eval_results or []}
+    assert entries["t2i_recall@1"].metric_value == METRICS["test_t2i_recall@1"]
+    assert entries["t2i_recall@1"].dataset_split == "test"
+    assert "data.json" not in published_files(folder)
+
+
+def test_a_folders_own_dataset_card_is_believed(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\npretty_name: Ten birds\nlicense: mit\nlanguage: [de]\n---\n")
+    data = describe_data(str(tmp_path), {"train": 8})
+    assert (data.name, data.languages, data.hub_id) == ("Ten birds", ("de",), None)
+    assert "mit" in str(data.terms) and data.license is None
+    (tmp_path / "README.md").write_text("Just words.\n")
+    assert describe_data(str(tmp_path)).name == tmp_path.name
 
 
 def test_the_template_is_the_one_at_the_root() -> None:

@@ -27,6 +27,10 @@ app.command("push", help=push.HELP)(push.push)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what a user can mend ends in one sentence and exit code 1."""
+    if not sys.stderr.isatty():
+        # Read by huggingface_hub, and through it by transformers, and by datasets, when they are imported.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="hf-customclip")
     except (ValueError, OSError, ImportError) as error:

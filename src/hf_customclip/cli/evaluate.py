@@ -8,11 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-HELP = """Measure retrieval by the papers' protocol: recalls both ways, ranks and rsum, beside chance.
+HELP = """Measure a model, beside chance: retrieval by the papers' protocol, or zero-shot classification.
 
 \b
     hf-customclip evaluate outputs/sample examples/sample
     hf-customclip evaluate user/custom-clip-flickr30k flickr30k/ --split test --plots pictures/
+    hf-customclip evaluate outputs/sample examples/sample --label-column group --template "{}"
+
+Retrieval gives recalls both ways, ranks and rsum. With --label-column, pictures are classified among the
+names of their classes; the data are then a Hub id or a folder with one subfolder for each class.
 """
 
 
@@ -20,52 +24,110 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
     data: Annotated[str, typer.Argument(help="Pictures with captions: a folder, a file or a Hub id.")],
     split: Annotated[str, typer.Option(help="Which split of the data.")] = "test",
+    label_column: Annotated[
+        str | None, typer.Option(help="Classify: the column that holds the pictures' classes.")
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help="With {} for a class; may be given several times, to be averaged."),
+    ] = None,
     plots: Annotated[Path | None, typer.Option(help="Folder for pictures of the results.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for all_results.json.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for all_results.json and model_index.json.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Pictures embedded at a time.")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Embed a split once, rank, print."""
+    """Measure one split, print, and write what was asked for."""
     from transformers import AutoModel, AutoProcessor
 
-    from ..data import load_image_text_dataset
-    from ..evaluation.chance import retrieval_chance
-    from ..evaluation.embedding import embed_dataset
-    from ..evaluation.reports import format_retrieval_table
-
-    dataset: Any = load_image_text_dataset(data, split=split)
-    loaded, processor = AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model)
-    embedded = embed_dataset(loaded, processor, dataset, batch_size)
-    metrics = embedded.metrics()
-    if as_json:
-        print(json.dumps({f"eval_{name}": value for name, value in metrics.items()}, indent=2))
-    else:
-        chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
-        print(f"{model} on {data}, {split}: {len(dataset)} images, {len(embedded.text_embeds)} captions")
-        print(format_retrieval_table(metrics, chance))
-    if output is not None:
-        _write_results(
-            output / "all_results.json", {f"eval_{name}": value for name, value in metrics.items()}
-        )
     if plots is not None:
-        for file in _write_plots(plots, dataset, embedded, Path(model)):
+        _check_matplotlib()
+    towers = AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model)
+    about = {"dataset_type": Path(data).name, "dataset_name": Path(data).name, "dataset_split": split}
+    if label_column is None:
+        metrics, table, results, draw = _retrieval(*towers, data, split, batch_size, about, Path(model))
+    else:
+        metrics, table, results, draw = _classification(
+            *towers, data, split, label_column, template, batch_size, about
+        )
+    metrics = {f"eval_{name}": value for name, value in metrics.items()}
+    print(json.dumps(metrics, indent=2) if as_json else f"{model} on {data}, {split}: {table}")
+    if output is not None:
+        _write_results(output, metrics, Path(model).name, results)
+    if plots is not None:
+        plots.mkdir(parents=True, exist_ok=True)
+        for file in draw(plots):
             typer.echo(f"wrote {file}", err=True)
 
 
-def _write_results(file: Path, metrics: dict[str, float]) -> None:
-    from ..hub.folder_card import write_atomically
+def _retrieval(
+    model: Any, processor: Any, data: str, split: str, batch_size: int, about: dict[str, Any], folder: Path
+) -> tuple[Any, ...]:
+    """Metrics, table, entries for a model index, and what draws the pictures."""
+    from ..data import load_image_text_dataset
+    from ..evaluation import embed_dataset, format_retrieval_table, retrieval_chance, retrieval_eval_results
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    write_atomically(file, json.dumps({**known, **metrics}, indent=2, sort_keys=True) + "\n")
+    dataset: Any = load_image_text_dataset(data, split=split)
+    embedded = embed_dataset(model, processor, dataset, batch_size)
+    metrics = embedded.metrics()
+    chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
+    size = f"{len(dataset)} images, {len(embedded.text_embeds)} captions"
 
-
-def _write_plots(folder: Path, dataset: Any, embedded: Any, model: Path) -> list[Path]:
-    try:
+    def draw(plots: Path) -> list[Path]:
         from ..evaluation.plots import write_retrieval_plots
+
+        state = folder / "trainer_state.json"
+        history = json.loads(state.read_text(encoding="utf-8"))["log_history"] if state.exists() else None
+        return write_retrieval_plots(plots, dataset, embedded, log_history=history)
+
+    table = f"{size}\n{format_retrieval_table(metrics, chance)}"
+    return metrics, table, retrieval_eval_results(metrics, **about), draw
+
+
+def _classification(
+    model: Any,
+    processor: Any,
+    data: str,
+    split: str,
+    label_column: str,
+    templates: list[str] | None,
+    batch_size: int,
+    about: dict[str, Any],
+) -> tuple[Any, ...]:
+    """The same four for zero-shot classification."""
+    from ..data.labelled import load_labelled_images
+    from ..evaluation import ZeroShotClassifier, classification_eval_results, format_classification_table
+    from ..evaluation.zero_shot import DEFAULT_TEMPLATES
+
+    dataset, labels = load_labelled_images(data, split, label_column)
+    classifier = ZeroShotClassifier(model, processor, labels, templates or DEFAULT_TEMPLATES, batch_size)
+    result = classifier.evaluate(dataset)
+
+    def draw(plots: Path) -> list[Path]:
+        from ..evaluation.figures import plot_confusion_matrix, save_figure
+
+        return [save_figure(plot_confusion_matrix(result.confusion_matrix, labels), plots / "confusion.png")]
+
+    table = f"{len(dataset)} images, {len(labels)} classes\n"
+    table += format_classification_table(result.metrics, len(labels))
+    return result.metrics, table, classification_eval_results(result.metrics, **about), draw
+
+
+def _write_results(folder: Path, metrics: dict[str, float], name: str, results: list[Any]) -> None:
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    from ..hub.folder_card import read_json, write_atomically
+
+    folder.mkdir(parents=True, exist_ok=True)
+    known = {**read_json(folder / "all_results.json"), **metrics}
+    index = eval_results_to_model_index(name, results)
+    for file, content in (("all_results.json", known), ("model_index.json", index)):
+        write_atomically(folder / file, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _check_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
     except ImportError:
         raise ImportError("--plots needs matplotlib: pip install 'hf-customclip[plots]'") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    state = model / "trainer_state.json"
-    history = json.loads(state.read_text(encoding="utf-8"))["log_history"] if state.exists() else None
-    return write_retrieval_plots(folder, dataset, embedded, log_history=history)

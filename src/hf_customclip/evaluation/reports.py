@@ -16,6 +16,8 @@ _RETRIEVAL_COLUMNS = {
     "median_rank": "median rank",
     "mean_rank": "mean rank",
 }
+# What `retrieval_metrics` gives.
+RETRIEVAL_METRICS = (*(f"{way}_{name}" for way in WAYS for name in _RETRIEVAL_COLUMNS), "rsum")
 _CLASSIFICATION_NAMES = {
     "accuracy": "Top-1 accuracy",
     "top5_accuracy": "Top-5 accuracy",

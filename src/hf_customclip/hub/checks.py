@@ -21,8 +21,8 @@ PUBLISHED_SUFFIXES = (
 PUBLISHED_NAMES = ("LICENSE", "NOTICE")
 # Left by training in the same folder; not part of the model.
 SKIPPED_FOLDERS = ("checkpoint-*", "runs", "last-checkpoint", "__pycache__", ".*", "_*", "logs")
-# They name paths of the machine that trained.
-SKIPPED_FILES = ("training_args.json", "trainer_state.json")
+# They name paths of the machine that trained, or are what the card was written from.
+SKIPPED_FILES = ("training_args.json", "trainer_state.json", "data.json")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
+from ..evaluation.reports import RETRIEVAL_METRICS
 from .card import RetrievalResult, render_model_card
 from .errors import CLIENT_ERRORS
 from .known_data import DataDescription, hub_id_of
 
+DATA_FILE = "data.json"
 # What a reader of the card wants to know of the training arguments, as it should be read.
 SETTINGS = {
     "num_train_epochs": "epochs",
@@ -41,7 +43,7 @@ def write_model_card(
     *,
     data: DataDescription | None = None,
     license: str | None = None,
-    results: Sequence[RetrievalResult] = (),
+    results: Sequence[RetrievalResult] | None = None,
     log_history: Sequence[Mapping[str, float]] | None = None,
     arguments: Mapping[str, Any] | None = None,
     api: HfApi | None = None,
@@ -51,6 +53,8 @@ def write_model_card(
     Parameters are counted in the weights. Arguments not named here are `render_model_card`'s.
 
     Args:
+        data: what it was trained on; by default what the run wrote down in the folder's `data.json`.
+        results: measured retrieval; by default the newest in the log history.
         log_history: `trainer.state.log_history`; by default that of the folder's `trainer_state.json`.
         arguments: of the training, as a dictionary; by default the folder's `training_args.json`.
         api: asked for the licences of towers that came from the Hub; without it they are left out.
@@ -64,6 +68,10 @@ def write_model_card(
         log_history = read_json(folder / "trainer_state.json").get("log_history", [])
     if arguments is None:
         arguments = read_json(folder / "training_args.json")
+    if data is None and (kept := read_json(folder / DATA_FILE)):
+        data = DataDescription(**{**kept, "languages": tuple(kept["languages"])})
+    if results is None:
+        results = newest_results(log_history, data)
     card = render_model_card(
         config,
         repo_id,
@@ -78,6 +86,30 @@ def write_model_card(
         results=results,
     )
     return write_atomically(folder / "README.md", str(card))
+
+
+def newest_results(
+    log_history: Sequence[Mapping[str, float]],
+    data: DataDescription | None,
+    best_step: int | None = None,
+    counts: Mapping[str, tuple[int, int]] | None = None,
+) -> list[RetrievalResult]:
+    """The newest recalls of the test and the validation split in `trainer.state.log_history`.
+
+    Args:
+        best_step: of the model that was loaded at the end; its recalls count, not the last ones.
+        counts: images and captions of a split, where they are known.
+    """
+    results = []
+    for prefix, split in (("test_", "test"), ("eval_", "validation")):
+        needed = {prefix + name for name in RETRIEVAL_METRICS}
+        measured = [entry for entry in log_history if needed <= entry.keys()]
+        measured = [entry for entry in measured if entry["step"] == best_step] or measured
+        if measured:
+            about = data or DataDescription("its own data")
+            images, captions = (counts or {}).get(split, (None, None))
+            results.append(RetrievalResult(measured[-1], about, images, captions, split, prefix))
+    return results
 
 
 def _hub_licenses(names: Sequence[str | None], api: HfApi) -> dict[str, str]:

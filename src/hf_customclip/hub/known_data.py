@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from huggingface_hub import DatasetCard
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -80,17 +83,32 @@ class DataDescription:
 def describe_data(
     source: str, splits: Mapping[str, int] | None = None, note: str | None = None
 ) -> DataDescription:
-    """Describe the data set that `source` (a Hub id, a file or a folder) names; of a local one only the name.
+    """Describe the data set that `source` (a Hub id, a file or a folder) names.
 
-    Flickr30k, Flickr8k and COCO are recognised by name; of any other, terms and languages are not known and
-    stay out.
+    Flickr30k, Flickr8k and COCO are recognised by name; of a folder with a dataset card, the card is believed;
+    of any other, terms and languages are not known and stay out.
     """
     hub_id = hub_id_of(source)
-    known = next((entry for pattern, entry in _KNOWN if re.search(pattern, source, re.IGNORECASE)), {})
-    name = known.get("name") or hub_id or Path(source).resolve().stem
-    languages = ("en",) if known else ()
-    about = {key: known.get(key) for key in ("terms", "license", "bias", "citation")}
+    known = next((entry for pattern, entry in _KNOWN if re.search(pattern, source, re.IGNORECASE)), None)
+    card = _dataset_card(Path(source)) if known is None else {}
+    name = (known or card).get("name") or hub_id or Path(source).resolve().stem
+    languages = ("en",) if known else card.get("languages", ())
+    about = {key: (known or card).get(key) for key in ("terms", "license", "bias", "citation")}
     return DataDescription(name, hub_id, splits or {}, languages, note=note, **about)
+
+
+def _dataset_card(folder: Path) -> dict[str, Any]:
+    file = folder / "README.md"
+    if not file.is_file():
+        return {}
+    data = DatasetCard.load(file, ignore_metadata_errors=True).data
+    languages = data.language or ()
+    license = ", ".join(data.license) if isinstance(data.license, list) else data.license
+    return {
+        "name": data.pretty_name,
+        "languages": (languages,) if isinstance(languages, str) else tuple(languages),
+        "terms": f"its card states the licence {license}." if license else None,
+    }
 
 
 def hub_id_of(name: str | None) -> str | None:

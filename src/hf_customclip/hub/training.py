@@ -16,10 +16,9 @@ from huggingface_hub import HfApi
 from transformers.trainer import PushInProgress
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
-from .card import RetrievalResult
 from .checks import published_files
 from .errors import CLIENT_ERRORS, PublishError, explain
-from .folder_card import write_model_card
+from .folder_card import newest_results, write_model_card
 from .known_data import DataDescription, describe_data
 from .push import Push, PushResult, push_folder
 
@@ -223,31 +222,21 @@ class PublishingMixin:
             str(self.hub_model_id),
             data=data,
             license=license,
-            results=self._results(data),
+            results=newest_results(self.state.log_history, data, self._best_step(), self._counts()),
             log_history=self.state.log_history,
             arguments=self.args.to_dict(),
         )
 
-    def _results(self, data: DataDescription | None) -> list[RetrievalResult]:
-        """The newest recalls of the test and the validation split; of the best model, if that is loaded."""
-        best = self.state.best_global_step if self.args.load_best_model_at_end else None
-        results = []
-        for prefix, split in (("test_", "test"), ("eval_", "validation")):
-            measured = [entry for entry in self.state.log_history if f"{prefix}rsum" in entry]
-            measured = [entry for entry in measured if entry["step"] == best] or measured
-            if measured:
-                about = data or DataDescription("its own data")
-                counts = self._counts() if split == "validation" else (None, None)
-                results.append(RetrievalResult(measured[-1], about, *counts, split=split, prefix=prefix))
-        return results
+    def _best_step(self) -> int | None:
+        return self.state.best_global_step if self.args.load_best_model_at_end else None
 
-    def _counts(self) -> tuple[int | None, int | None]:
+    def _counts(self) -> dict[str, tuple[int, int]]:
         """Images and captions of the validation split."""
         dataset = self.eval_dataset
         if not isinstance(dataset, Dataset):
-            return None, None
+            return {}
         captions = dataset.with_format(None).select_columns("captions")
-        return len(dataset), sum(len(row["captions"]) for row in captions)
+        return {"validation": (len(dataset), sum(len(row["captions"]) for row in captions))}
 
 
 def _link(source: Path, target: Path) -> None:
