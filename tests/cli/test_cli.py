@@ -114,3 +114,16 @@ def test_without_a_hub_one_line_names_the_sample(tmp_path):
     told = [line for line in done.stderr.splitlines() if "Hub cannot be reached" in line]
     assert len(told) == 1 and "The bundled sample needs no Hub" in told[0]
     assert "Retrying" not in done.stderr
+
+
+def test_inspect_with_columns_and_folders_named_by_hand(tmp_path, pictures, run):
+    table = "file,headline,alt,other\n" + "".join(f"{i}.png,Head {i},Alt text {i},x\n" for i in range(6))
+    (tmp_path / "table.csv").write_text(table)
+    named = ["--image-column", "file", "--caption-column", "headline", "--caption-column", "alt"]
+    arguments = ["data", "inspect", tmp_path / "table.csv", "--images", pictures, *named]
+    code, out, err = run([*arguments, "--json", "--plot", tmp_path / "page.png"])
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["images_out"] == 6 and report["captions_out"] == 12
+    assert report["caption_words"]["100"] == 3
+    assert (tmp_path / "page.png").stat().st_size > 5_000

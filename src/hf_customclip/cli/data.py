@@ -15,6 +15,7 @@ INSPECT_HELP = """Say what a source holds: its form, counts, splits, caption len
 \b
     hf-customclip data inspect flickr30k/ --plot page.png
     hf-customclip data inspect pictures.jsonl --tokenizer distilbert/distilbert-base-multilingual-cased
+    hf-customclip data inspect table.csv --images photos/ --caption-column title --caption-column alt
 """
 
 
@@ -25,18 +26,39 @@ def inspect(
     tokenizer: Annotated[str | None, typer.Option(help="Count tokens as this text tower does.")] = None,
     max_text_length: Annotated[int, typer.Option(help="Say how many captions are longer (tokens).")] = 32,
     verify: Annotated[bool, typer.Option(help="Open every picture, to find unreadable ones.")] = False,
+    images: Annotated[Path | None, typer.Option(help="Where the pictures lie, if elsewhere.")] = None,
+    captions_file: Annotated[Path | None, typer.Option(help="Which file holds the captions.")] = None,
+    karpathy_file: Annotated[Path | None, typer.Option(help="A Karpathy JSON that gives the splits.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="The pictures' column.")] = None,
+    caption_column: Annotated[
+        list[str] | None, typer.Option(help="The captions' column; may be given several times.")
+    ] = None,
+    image_id_column: Annotated[str | None, typer.Option(help="The column that tells pictures apart.")] = None,
+    name: Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a Hub data set.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Print what was recognised."""
-    from ..data import inspect_source, load_image_text_dataset, plot_grid
+    from ..data import DataReport, inspect_captions, load_image_text_dataset, plot_grid
 
-    report = inspect_source(
-        source, tokenizer=_tokenizer(tokenizer), max_text_length=max_text_length, verify=verify
+    report = DataReport()
+    splits: Any = load_image_text_dataset(
+        source,
+        images=images,
+        captions_file=captions_file,
+        karpathy_file=karpathy_file,
+        image_column=image_column,
+        caption_column=caption_column,
+        image_id_column=image_id_column,
+        name=name,
+        revision=revision,
+        verify=verify,
+        report=report,
     )
+    inspect_captions(splits, report, tokenizer=_tokenizer(tokenizer), max_text_length=max_text_length)
     print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report)
     if plot is not None:
-        everything: Any = load_image_text_dataset(source, split="all")
-        typer.echo(f"wrote {plot_grid(everything, plot)}", err=True)
+        typer.echo(f"wrote {plot_grid(next(iter(splits.values())), plot)}", err=True)
 
 
 def _tokenizer(name: str | None) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .augmentation import build_augmentation
     from .images import UnreadableImageError, decode_image, to_rgb
-    from .inspection import inspect_source, plot_grid
+    from .inspection import inspect_captions, inspect_source, plot_grid
     from .loading import load_image_text_dataset
     from .report import DataError, DataReport
 
@@ -19,6 +19,7 @@ _MODULE_OF = {
     "UnreadableImageError": "images",
     "build_augmentation": "augmentation",
     "decode_image": "images",
+    "inspect_captions": "inspection",
     "inspect_source": "inspection",
     "load_image_text_dataset": "loading",
     "plot_grid": "inspection",
@@ -31,6 +32,7 @@ __all__ = [
     "UnreadableImageError",
     "build_augmentation",
     "decode_image",
+    "inspect_captions",
     "inspect_source",
     "load_image_text_dataset",
     "plot_grid",

@@ -43,6 +43,17 @@ def inspect_source(
     report = DataReport()
     splits = load_image_text_dataset(source, report=report, **{**options, "streaming": False})
     assert isinstance(splits, DatasetDict)
+    return inspect_captions(splits, report, tokenizer=tokenizer, max_text_length=max_text_length)
+
+
+def inspect_captions(
+    splits: DatasetDict,
+    report: DataReport,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_text_length: int | None = None,
+) -> DataReport:
+    """Add the captions' lengths to the report that `load_image_text_dataset` filled in, and return it."""
     words, tokens = _lengths(splits, tokenizer, report.captions_out)
     report.caption_words = _percentiles(words)
     if tokenizer is not None:
