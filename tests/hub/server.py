@@ -1,6 +1,6 @@
 """A small Hub on 127.0.0.1, so that the real huggingface_hub client can push to and load from it.
 
-It keeps everything in memory and speaks the part of the protocol that models and datasets need: create,
+It keeps everything in memory and speaks the part of the protocol that models, datasets and Spaces need: create,
 preupload, LFS (basic and multipart), atomic commits with a parent, branches, tags, trees, resolve with
 ranges. `hub.faults.add(Fault("commit", "lost"))` makes a stage go wrong.
 """
@@ -21,8 +21,8 @@ from .faults import REFUSALS, FaultBox, damage
 from .store import LFS_SUFFIXES, HubError, HubStore, Repo, User
 from .xet import XetStore
 
-API = r"/api/(?P<kind>models|datasets)/(?P<ns>[^/]+)/(?P<name>[^/]+)"
-GIT = r"/(?:(?P<kind>datasets)/)?(?P<ns>[^/]+)/(?P<name>[^/]+)"
+API = r"/api/(?P<kind>models|datasets|spaces)/(?P<ns>[^/]+)/(?P<name>[^/]+)"
+GIT = r"/(?:(?P<kind>datasets|spaces)/)?(?P<ns>[^/]+)/(?P<name>[^/]+)"
 ROUTES = [
     ("GET", r"/api/whoami-v2", "whoami", "whoami"),
     ("POST", r"/api/repos/create", "create", "create_repo"),

@@ -30,7 +30,9 @@ def export_retrieval_metric(directory: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def push_retrieval_metric(repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+def push_retrieval_metric(
+    repo_id: str, *, private: bool | None = None, token: str | None = None, endpoint: str | None = None
+) -> str:
     """Publish the metric as the Space `repo_id` ("user/image_text_retrieval") and return the commit's URL.
 
     Afterwards `evaluate.load(repo_id)` works anywhere, provided that the Space's name is the script's.
@@ -47,7 +49,7 @@ def push_retrieval_metric(repo_id: str, *, private: bool | None = None, token: s
             f"A metric Space must be named as its script, so the repository must be "
             f"'<user>/image_text_retrieval', not {repo_id!r}."
         )
-    api = HfApi(token=token)
+    api = HfApi(endpoint, token=token)
     api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
     with TemporaryDirectory() as directory:
         folder = export_retrieval_metric(directory)
