@@ -48,3 +48,20 @@ def _seed() -> None:
     import torch
 
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What each fault of tests/hub/test_faults.py led to, at the end of the run that met them."""
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    outcomes = [
+        value
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for key, value in report.user_properties
+        if key == "push"
+    ]
+    if outcomes:
+        terminalreporter.section("pushing under faults: stage | fault -> outcome")
+    for outcome in sorted(outcomes):
+        stage, fault, seen = outcome.split(" | ")
+        terminalreporter.line(f"{stage:<21}{fault:<17}{seen}")

@@ -16,20 +16,6 @@ from huggingface_hub import HfApi, constants
 
 from .server import LocalHub
 
-# Filled by test_faults.py: "stage | fault" -> what was published afterwards.
-OUTCOMES: dict[str, str] = {}
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The table of faults, at the end of the run that met them."""
-    if not OUTCOMES:
-        return
-    terminalreporter.section("pushing under faults: stage | fault -> outcome")
-    for name, outcome in OUTCOMES.items():
-        stage, _, fault = name.partition(" | ")
-        terminalreporter.line(f"{stage:<21}{fault:<17}{outcome}")
-
-
 WRITE, READ, STRANGER = "hf_alice_write", "hf_alice_read", "hf_bob_write"
 
 

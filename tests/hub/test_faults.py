@@ -10,6 +10,7 @@ revision is what it was. Where nothing was published before, a failed push leave
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from hf_customclip.hub import PublishError, push_folder
 
-from .conftest import OUTCOMES
 from .faults import Fault
 from .folders import save_ready
 from .server import LocalHub
@@ -117,13 +117,20 @@ def outcome(hub: LocalHub, api: HfApi, old: dict[str, bytes], new: Path) -> str:
     ("fault", "expected"), scenarios(), ids=lambda v: name(v) if isinstance(v, Fault) else ""
 )
 def test_no_fault_half_publishes(
-    hub: LocalHub, api: HfApi, published: HubStore, old: Path, new: Path, fault: Fault, expected: str
+    hub: LocalHub,
+    api: HfApi,
+    published: HubStore,
+    old: Path,
+    new: Path,
+    fault: Fault,
+    expected: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     hub.multipart_chunk = 20_000 if fault.stage == "complete" else None
     before = hub.repo("alice/m").branches["main"]
     hub.faults.add(copy.copy(fault))
     seen = outcome(hub, api, local(old), new)
-    OUTCOMES[name(fault)] = seen
+    record_property("push", f"{name(fault)} | {seen}")
     assert hub.faults.hits, "the fault never struck"
     assert seen == expected
     assert held(hub, revision=before) == local(old), "the previous revision was touched"
@@ -137,7 +144,9 @@ def test_no_fault_half_publishes(
 
 @pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("kind", [*PASSING, *REFUSING, "409"])
-def test_a_first_push_and_its_create(hub: LocalHub, api: HfApi, new: Path, kind: str) -> None:
+def test_a_first_push_and_its_create(
+    hub: LocalHub, api: HfApi, new: Path, kind: str, record_property: Callable[[str, object], None]
+) -> None:
     hub.faults.add(Fault("create", kind))
     expected = PUBLISHED if kind not in REFUSING and kind != "409" else "error, nothing there"
     try:
@@ -145,7 +154,7 @@ def test_a_first_push_and_its_create(hub: LocalHub, api: HfApi, new: Path, kind:
         seen = PUBLISHED if held(hub) == local(new) else "half"
     except PublishError:
         seen = "error, nothing there" if not hub.store.repos else "half"
-    OUTCOMES[f"create | {kind} once"] = seen
+    record_property("push", f"create | {kind} once | {seen}")
     assert hub.faults.hits and seen == expected
     push_folder(new, "alice/m", api=api)
     assert held(hub) == local(new)

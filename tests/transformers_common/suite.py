@@ -4,6 +4,7 @@ It carries the mixins, but not the folders beside them: the few names that they 
 which concerns a dual encoder, are stood in for.
 """
 
+import errno
 import importlib
 import os
 import subprocess
@@ -45,7 +46,11 @@ def download(cache: Path) -> Path:
             with tarfile.open(next(Path(temporary).glob("transformers-*.tar.gz"))) as archive:
                 tests = [member for member in archive if member.name.split("/")[1:2] == ["tests"]]
                 archive.extractall(fetched, tests, filter="data")
-            os.replace(fetched, folder)
+            try:
+                os.rename(fetched, folder)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another worker was faster
+                    raise
     return folder
 
 
