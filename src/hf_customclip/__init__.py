@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .modeling.modeling_custom_clip import CustomClipModel, CustomClipOutput
     from .modeling.modeling_torchvision_backbone import TorchvisionBackboneModel
     from .modeling.processing_custom_clip import CustomClipProcessor
+    from .moderation.moderator import Moderator
     from .training.arguments import CustomClipTrainingArguments
     from .training.trainer import CustomClipTrainer
 
@@ -25,6 +26,7 @@ _MODULE_OF = {
     "CustomClipProcessor": "modeling.processing_custom_clip",
     "CustomClipTrainer": "training.trainer",
     "CustomClipTrainingArguments": "training.arguments",
+    "Moderator": "moderation.moderator",
     "TorchvisionBackboneConfig": "modeling.configuration_custom_clip",
     "TorchvisionBackboneModel": "modeling.modeling_torchvision_backbone",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "CustomClipProcessor",
     "CustomClipTrainer",
     "CustomClipTrainingArguments",
+    "Moderator",
     "TorchvisionBackboneConfig",
     "TorchvisionBackboneModel",
     "__version__",

@@ -61,20 +61,9 @@ def test_csv_has_a_row_for_each_label_and_for_each_damaged_picture(run, saved_mo
 
 
 def test_a_table_of_single_pictures_and_exit_code_0(run, saved_model, pictures, expected):
-    code, out, err = run(
-        [
-            "classify",
-            saved_model,
-            pictures / "3.png",
-            pictures / "1.png",
-            "--labels",
-            ",".join(LABELS),
-            "--template",
-            TEMPLATES[0],
-            "--template",
-            TEMPLATES[1],
-        ]
-    )
+    templates = ["--template", TEMPLATES[0], "--template", TEMPLATES[1]]
+    files = [pictures / "3.png", pictures / "1.png"]
+    code, out, err = run(["classify", saved_model, *files, "--labels", ",".join(LABELS), *templates])
     lines = out.splitlines()
     assert (code, err, len(lines)) == (0, "", 2)
     for line, name in zip(lines, ["3.png", "1.png"], strict=True):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import classify, data, evaluate, features, push, train
+from . import classify, data, evaluate, features, moderate, push, train
 
 app = typer.Typer(
     name="hf-customclip",
@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command("train", help=train.HELP)(train.train)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("classify", help=classify.HELP)(classify.classify)
+app.command("moderate", help=moderate.MODERATE_HELP)(moderate.moderate)
+app.command("calibrate", help=moderate.CALIBRATE_HELP)(moderate.calibrate)
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.command("push", help=push.HELP)(push.push)
