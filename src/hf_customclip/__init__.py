@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .modeling.modeling_torchvision_backbone import TorchvisionBackboneModel
     from .modeling.processing_custom_clip import CustomClipProcessor
     from .moderation.moderator import Moderator
+    from .search.index import ImageIndex
     from .training.arguments import CustomClipTrainingArguments
     from .training.trainer import CustomClipTrainer
 
@@ -27,6 +28,7 @@ _MODULE_OF = {
     "CustomClipTrainer": "training.trainer",
     "CustomClipTrainingArguments": "training.arguments",
     "Moderator": "moderation.moderator",
+    "ImageIndex": "search.index",
     "TorchvisionBackboneConfig": "modeling.configuration_custom_clip",
     "TorchvisionBackboneModel": "modeling.modeling_torchvision_backbone",
 }
@@ -38,6 +40,7 @@ __all__ = [
     "CustomClipProcessor",
     "CustomClipTrainer",
     "CustomClipTrainingArguments",
+    "ImageIndex",
     "Moderator",
     "TorchvisionBackboneConfig",
     "TorchvisionBackboneModel",

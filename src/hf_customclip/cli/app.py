@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from . import classify, data, evaluate, features, moderate, push, train
+from . import classify, data, embed, evaluate, features, index, moderate, push, search, train
 
 app = typer.Typer(
     name="hf-customclip",
@@ -19,6 +19,9 @@ app = typer.Typer(
 )
 app.command("train", help=train.HELP)(train.train)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
+app.command("embed", help=embed.HELP)(embed.embed)
+app.command("index", help=index.HELP)(index.index)
+app.command("search", help=search.HELP)(search.search)
 app.command("classify", help=classify.HELP)(classify.classify)
 app.command("moderate", help=moderate.MODERATE_HELP)(moderate.moderate)
 app.command("calibrate", help=moderate.CALIBRATE_HELP)(moderate.calibrate)

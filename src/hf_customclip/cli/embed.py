@@ -1,0 +1,79 @@
+"""`hf-customclip embed`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+HELP = """Turn pictures into vectors, as a Parquet file or straight into PostgreSQL with pgvector.
+
+\b
+    hf-customclip embed outputs/sample pics/ vectors.parquet
+    hf-customclip embed outputs/sample pics/ postgresql://me@host/shop --table pictures
+    hf-customclip embed outputs/sample flickr30k/ vectors.parquet --dataset --split test
+
+Run it again, and only what is new or has changed is embedded; what is gone is
+dropped. A run that was stopped is taken up where it was. On several processes:
+
+\b
+    accelerate launch -m hf_customclip.cli embed outputs/sample pics/ vectors.parquet
+
+A picture that cannot be read is named with the reason, and the exit code is then 1.
+"""
+
+IsDataset = Annotated[
+    bool, typer.Option("--dataset", help="IMAGES is a data set with captions, which become metadata.")
+]
+
+
+def embed(
+    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
+    images: Annotated[str, typer.Argument(help="A folder of pictures; with --dataset, any data set.")],
+    output: Annotated[str, typer.Argument(help="A .parquet file, or postgresql://user@host/database.")],
+    table: Annotated[str, typer.Option(help="The table in PostgreSQL.")] = "images",
+    dataset: IsDataset = False,
+    split: Annotated[str, typer.Option(help="Which split of the data set.")] = "all",
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures embedded at a time.")] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures beside this one.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Embed what the file or table lacks, and write."""
+    to_database = output.startswith(("postgresql://", "postgres://"))
+    if not to_database and not output.endswith(".parquet"):
+        raise ValueError(f"{output!r} is neither a .parquet file nor a postgresql:// address.")
+    from ..search import embed_to_parquet, embed_to_postgres
+    from .pictures import load_model
+
+    source, made = images_of(images, dataset, split), load_model(model)
+    sizes: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers}
+    if to_database:
+        changes = embed_to_postgres(*made, source, output, table=table, **sizes)
+    else:
+        changes = embed_to_parquet(*made, source, output, **sizes)
+    report(changes, as_json)
+
+
+def images_of(images: str, dataset: bool, split: str) -> Any:
+    """What a command was asked to read: a folder, or a data set."""
+    if not dataset:
+        return images
+    from ..data import load_image_text_dataset
+
+    return load_image_text_dataset(images, split=split)
+
+
+def report(changes: Any, as_json: bool) -> None:
+    """Say what was done; exit with 1 where pictures could not be read."""
+    import json
+    from dataclasses import asdict
+
+    from accelerate import PartialState
+
+    if PartialState().is_main_process:
+        print(json.dumps(asdict(changes), indent=2, ensure_ascii=False) if as_json else changes)
+        if changes.unreadable:
+            typer.echo(f"{len(changes.unreadable)} pictures could not be read.", err=True)
+    # On several processes an exit code other than 0 would end them all as failed.
+    if changes.unreadable and PartialState().num_processes == 1:
+        raise typer.Exit(1)

@@ -1,0 +1,93 @@
+"""`hf-customclip search`."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+HELP = """Find pictures in an index by words, by a picture, or by both.
+
+\b
+    hf-customclip search my-index "a red car"
+    hf-customclip search my-index --image bag.jpg -k 20
+    hf-customclip search my-index "the same in blue" --image bag.jpg
+    hf-customclip search my-index "a red car" --filter year>=2020 --filter brand=a,b
+    hf-customclip search my-index "a red car" --json | jq -r '.[].path'
+    hf-customclip search my-index "a red car" --plot found.png
+"""
+
+CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*")
+
+
+def search(
+    directory: Annotated[Path, typer.Argument(help="What `hf-customclip index` made.")],
+    words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    image: Annotated[Path | None, typer.Option(help="What to look for, as a picture.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many pictures.")] = 10,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", help="column=value, =a,b for any of them, !=, <, <=, >, >=; all have to hold."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Where the index's model is, if it has moved.")] = None,
+    exact: Annotated[bool, typer.Option(help="Compare with every picture of a large index.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw what was found, into this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Load the index, embed the query, print."""
+    if words is None and image is None:
+        raise ValueError("Say what to look for: words, --image FILE, or both.")
+    if not (directory / "index.json").exists():
+        raise FileNotFoundError(
+            f"There is no index in {str(directory)!r}: make one with `hf-customclip index MODEL IMAGES DIR`."
+        )
+    from ..search import ImageIndex
+    from .pictures import load_model
+
+    index = ImageIndex.load(directory, *(load_model(model) if model else ()))
+    query: Any = words if image is None else image if words is None else (words, image)
+    found = index.search(query, k, filter=expression(conditions, index.rows.table.schema), exact=exact)
+    if as_json:
+        print(json.dumps([asdict(result) for result in found], indent=2, ensure_ascii=False, default=str))
+    else:
+        for result in found:
+            print(f"{result.score:.3f}  {result.path or result.id}")
+    if plot is not None:
+        from ..search.figures import plot_results
+
+        typer.echo(f"wrote {plot_results(query, found, plot)}", err=True)
+
+
+def expression(conditions: list[str] | None, schema: Any) -> Any:
+    """Conditions as one expression, their values in the columns' types; None for none.
+
+    Raises:
+        ValueError: a condition cannot be understood, names no column, or has a value of another type.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = []
+    for condition in conditions or []:
+        match = CONDITION.fullmatch(condition)
+        if match is None:
+            raise ValueError(f"{condition!r} is no condition: write column=value, or !=, <, <=, >, >=.")
+        column, sign, text = match.groups()
+        if column not in schema.names or column == "vector":
+            names = ", ".join(name for name in schema.names if name not in ("vector", "state"))
+            raise ValueError(f"There is no column {column!r} to filter by, only {names}.")
+        kind = schema.field(column).type
+        texts = text.split(",") if sign in ("=", "!=") else [text]
+        try:
+            values = pa.array(texts).cast(kind).to_pylist()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise ValueError(f"The column {column!r} holds {kind}, and {text!r} is none.") from None
+        several = {"=": "in", "!=": "not in"}.get(sign)
+        parts.append((column, several or sign, values if several else values[0]))
+    return pq.filters_to_expression(parts) if parts else None

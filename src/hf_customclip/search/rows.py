@@ -1,0 +1,199 @@
+"""The rows of an index: ids, paths, metadata and float16 vectors in Arrow, never changed, only added and removed.
+
+A row that is removed stays where it is, marked; `compacted` gives rows without those. What an index looks up,
+filters and compares exactly is here; nothing here knows of files or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .sources import OWN_COLUMNS, own_schema
+
+# Rows that are compared at a time: 64 MB as float32, 512 wide.
+BLOCK_ROWS = 32_768
+
+Filter: TypeAlias = Mapping[str, Any] | pc.Expression
+
+
+def rows_table(rows: pa.Table, vectors: np.ndarray) -> pa.Table:
+    """`rows` with their vectors `[n, d]` as float16, in blocks."""
+    values = pa.array(np.ascontiguousarray(vectors, dtype=np.float16).reshape(-1), pa.float16())
+    column = pa.FixedSizeListArray.from_arrays(values, vectors.shape[1])
+    blocks = [column[first : first + BLOCK_ROWS] for first in range(0, len(column), BLOCK_ROWS)]
+    return rows.append_column("vector", pa.chunked_array(blocks, column.type))
+
+
+def empty_table(width: int) -> pa.Table:
+    """No rows, of vectors that wide."""
+    return rows_table(own_schema().empty_table(), np.zeros((0, width)))
+
+
+class Rows:
+    """Arrow rows with the columns `id`, `path`, `state`, `vector` and metadata; each id lives at most once.
+
+    Args:
+        table: the rows; blocks of vectors are used where they lie, memory-mapped or not.
+        removed: (rows,) which of them are no longer there.
+        saved: the files that hold the first rows, and how many each.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table,
+        removed: np.ndarray | None = None,
+        saved: tuple[tuple[Path, int], ...] = (),
+    ) -> None:
+        self.table, self.saved = table, saved
+        self.width: int = table.schema.field("vector").type.list_size
+        self.removed = np.zeros(len(table), dtype=bool) if removed is None else removed
+        self.blocks = [_matrix(chunk, self.width) for chunk in table["vector"].chunks if len(chunk)]
+        self.starts = np.cumsum([0, *map(len, self.blocks)])
+
+    def __len__(self) -> int:
+        """How many are there, removed ones not counted."""
+        return len(self.table) - int(self.removed.sum())
+
+    @cached_property
+    def place(self) -> dict[str, int]:
+        """The row of every id that is there."""
+        ids = self.table["id"].to_pylist()
+        return {ids[row]: row for row in np.flatnonzero(~self.removed).tolist()}
+
+    # ---- Changing ----
+
+    def with_rows(self, table: pa.Table) -> Rows:
+        """These rows and new ones, which take the place of rows with the same id."""
+        if not len(table):
+            return self
+        known = self.without(table["id"].to_pylist())
+        joined = pa.concat_tables([known.table, table], promote_options="default")
+        return Rows(joined, np.append(known.removed, np.zeros(len(table), dtype=bool)), self.saved)
+
+    def without(self, ids: Iterable[str]) -> Rows:
+        """These rows but those; ids that are not there are passed over."""
+        rows = [self.place[name] for name in ids if name in self.place]
+        if not rows:
+            return self
+        removed = self.removed.copy()
+        removed[rows] = True
+        return Rows(self.table, removed, self.saved)
+
+    def compacted(self) -> Rows:
+        """Without the rows that were removed, renumbered."""
+        return Rows(self.table.filter(pa.array(~self.removed))) if self.removed.any() else self
+
+    def is_mostly_removed(self) -> bool:
+        """Whether more than half of the rows are no longer there."""
+        return len(self) < len(self.table) / 2
+
+    # ---- Looking up ----
+
+    @property
+    def metadata_columns(self) -> list[str]:
+        """Names of the columns that the user gave."""
+        return [name for name in self.table.column_names if name not in OWN_COLUMNS]
+
+    def describe(self, rows: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """Everything but the vectors, one dictionary for each row."""
+        names = [name for name in self.table.column_names if name != "vector"]
+        return self.table.select(names).take(pa.array(rows, pa.int64())).to_pylist()
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """(rows, width) float32, in the order asked for."""
+        found = np.empty((len(rows), self.width), dtype=np.float32)
+        blocks = np.searchsorted(self.starts, rows, side="right") - 1
+        for block in np.unique(blocks):
+            mine = blocks == block
+            found[mine] = self.blocks[block][rows[mine] - self.starts[block]]
+        return found
+
+    def vectors_of(self, ids: Sequence[str]) -> np.ndarray:
+        """(ids, width) float32."""
+        return self.vectors(np.array([self.place[name] for name in ids], dtype=np.int64))
+
+    def chosen(self, condition: Filter | None) -> np.ndarray:
+        """(rows,) which rows are there and meet a condition on metadata.
+
+        Args:
+            condition: `{"column": value}`, with a list for any of several values, all of which have to hold;
+                or an expression of `pyarrow.compute` (`pc.field("year") > 2020`).
+
+        Raises:
+            ValueError: it names a column that there is not, or compares what cannot be compared.
+        """
+        there = ~self.removed
+        if condition is None:
+            return there
+        # Filtered with their numbers, as Arrow has no other way to ask where an expression holds.
+        names = [name for name in self.table.column_names if name != "vector"]
+        numbered = self.table.select(names).append_column("", pa.array(np.arange(len(self.table))))
+        expression = condition if isinstance(condition, pc.Expression) else _expression(condition, names)
+        try:
+            rows = numbered.filter(expression)[""].to_numpy()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"The filter {expression} does not fit the columns ({error}).") from None
+        chosen = np.zeros(len(self.table), dtype=bool)
+        chosen[rows] = True
+        return chosen & there
+
+    # ---- Comparing ----
+
+    def nearest(self, queries: np.ndarray, k: int, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The k rows with the highest inner product, exactly, by comparing with all.
+
+        Args:
+            queries: (queries, width).
+            among: (rows,) the rows that may be found.
+
+        Returns:
+            Scores and rows, (queries, at most k), the best first; of equal scores the earlier row first.
+        """
+        scores = np.empty((len(queries), 0), dtype=np.float32)
+        rows = np.empty((len(queries), 0), dtype=np.int64)
+        for block_rows, block in self._chosen_blocks(among):
+            block_scores = queries.astype(np.float32) @ block.T
+            scores = np.concatenate([scores, block_scores], axis=1)
+            rows = np.concatenate([rows, np.broadcast_to(block_rows, block_scores.shape)], axis=1)
+            scores, rows = best(scores, rows, k)
+        return scores, rows
+
+    def _chosen_blocks(self, among: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start, block in zip(self.starts, self.blocks, strict=False):
+            places = np.flatnonzero(among[start : start + len(block)])
+            if len(places):
+                all_of_it = len(places) == len(block)
+                yield places + start, (block if all_of_it else block[places]).astype(np.float32)
+
+
+def best(scores: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest of each line, in order; of equal scores the lower row first."""
+    if scores.shape[1] > 4 * k:
+        # All that tie with the last one stay, so that the lower rows among them are chosen.
+        bound = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+        widest = int((scores >= bound).sum(axis=1).max())
+        chosen = np.argpartition(-scores, min(widest, scores.shape[1]) - 1, axis=1)[:, :widest]
+        scores, rows = np.take_along_axis(scores, chosen, 1), np.take_along_axis(rows, chosen, 1)
+    order = np.lexsort((rows, -scores), axis=-1)[:, :k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+
+
+def _matrix(chunk: pa.FixedSizeListArray, width: int) -> np.ndarray:
+    return chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, width)
+
+
+def _expression(condition: Mapping[str, Any], names: Sequence[str]) -> pc.Expression:
+    expression = pc.scalar(True)
+    for name, value in condition.items():
+        if name not in names:
+            raise ValueError(f"There is no column {name!r} to filter by, only {', '.join(names)}.")
+        field = pc.field(name)
+        expression &= field.isin(list(value)) if isinstance(value, (list, tuple, set)) else field == value
+    return expression
