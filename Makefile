@@ -20,7 +20,7 @@ test-lowest: ## the tests on the lowest versions that pyproject.toml allows
 	test -x .venv-lowest/bin/uv || ($(PYTHON) -m venv .venv-lowest && .venv-lowest/bin/pip install -q uv)
 	# The last two by name: uv settles other packages first, and would pass over old ones that go together.
 	VIRTUAL_ENV=$(CURDIR)/.venv-lowest .venv-lowest/bin/uv pip install --upgrade --resolution lowest-direct \
-		-e ".[dev]" "datasets==4.0.*" "huggingface-hub==1.5.*"
+		-e ".[dev]" "datasets==4.6.*" "huggingface-hub==1.5.*"
 	.venv-lowest/bin/pytest
 
 .venv/ready: pyproject.toml

@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What each fault of tests/hub/test_faults.py led to, at the end of the run that met them."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     outcomes = [

@@ -35,16 +35,16 @@ def agree(ours, theirs, tolerance=1e-5):
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
 def test_as_open_clip(count, scale):
-    open_clip = pytest.importorskip("open_clip")
+    open_clip_loss = pytest.importorskip("open_clip.loss")
     clip, bias = leaves(count, count, scale)
     agree(
         values_and_gradients(softmax_contrastive_loss(*clip), clip),
-        values_and_gradients(open_clip.ClipLoss()(*clip), clip),
+        values_and_gradients(open_clip_loss.ClipLoss()(*clip), clip),
     )
     siglip = [*clip, bias]
     agree(
         values_and_gradients(sigmoid_contrastive_loss(*siglip), siglip),
-        values_and_gradients(open_clip.SigLipLoss()(*siglip), siglip),
+        values_and_gradients(open_clip_loss.SigLipLoss()(*siglip), siglip),
     )
 
 

@@ -1,6 +1,6 @@
 """Makes a saved model folder one that `SentenceTransformer(folder)` loads, for texts and for images.
 
-sentence-transformers (5.4 or later) needs four small JSON files beside the checkpoint that transformers reads
+sentence-transformers (6.0 or later) needs four small JSON files beside the checkpoint that transformers reads
 anyway; the weights are not copied. They name the methods that embed each kind of input, and normalisation.
 """
 

@@ -18,6 +18,7 @@ from ..evaluation.callbacks import ChanceLossCallback, OverfittingCallback
 from ..evaluation.chance import retrieval_chance
 from ..evaluation.embedding import EmbeddedDataset, embed_dataset
 from ..evaluation.reports import format_retrieval_table
+from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
 from ..hub.folder_card import DATA_FILE, write_atomically
 from ..hub.known_data import describe_data
 from ..modeling.modeling_custom_clip import CustomClipModel
@@ -59,6 +60,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
+        add_sentence_transformers_files(str(args.output_dir))
         # For the model card, whenever it is written.
         about = json.dumps(dataclasses.asdict(trainer.data_description), indent=2, ensure_ascii=False)
         write_atomically(Path(str(args.output_dir)) / DATA_FILE, about + "\n")
