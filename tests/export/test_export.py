@@ -1,0 +1,117 @@
+"""Pins: the ONNX graphs reproduce the embeddings to 1e-4 in onnxruntime, at batches and lengths other than the
+exported ones, padding included, for towers of several families; the metadata say how to use them; a graph that
+differs is never written."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_dataset, tiny_model, tiny_processor, tiny_text_tower, tiny_vision_tower
+
+from hf_customclip import CustomClipModel, CustomClipProcessor
+from hf_customclip import export as exporting
+from hf_customclip.evaluation.embedding import embed_images, embed_texts
+from hf_customclip.export import TEXT_FILE, VISION_FILE, ExportError, export_onnx
+
+ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+pytest.importorskip("onnxscript", reason="the export extra is not installed")
+
+TEXTS = ["red", "a large red square on white", "this is a photo of the small blue circle , grey behind it"]
+
+
+def run(folder, file, inputs):
+    session = ort.InferenceSession(folder / file, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})[0]
+
+
+def assert_same(model, processor, folder):
+    pictures = [*tiny_dataset(5)["image"]]
+    for count in (1, 2, 5):
+        pixels = processor(images=pictures[:count], return_tensors="pt")["pixel_values"]
+        found = run(folder, VISION_FILE, {"pixel_values": pixels})
+        expected = embed_images(model, processor, pictures[:count]).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+    for texts in (TEXTS[:1], TEXTS[1:2], TEXTS, [" ".join(TEXTS * 9)]):
+        tokens = processor(text=texts, return_tensors="pt")
+        names = ("input_ids", "attention_mask")
+        found = run(folder, TEXT_FILE, {name: tokens[name] for name in names})
+        np.testing.assert_allclose(found, embed_texts(model, processor, texts).numpy(), atol=1e-4, rtol=0)
+    spread = run(folder, TEXT_FILE, {n: processor(text=TEXTS, return_tensors="pt")[n] for n in names})
+    assert np.ptp(spread, axis=0).max() > 0.01, "the texts' embeddings differ, or nothing was compared"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("vision", "text"),
+    [("torchvision", "distilbert"), ("timm", "bert"), ("vit", "minilm"), ("clip", "xlm_roberta")],
+)
+def test_graphs_reproduce_the_embeddings(vision, text, tmp_path):
+    towers = tiny_vision_tower(vision, tmp_path / "v"), tiny_text_tower(text, tmp_path / "t")
+    torch.manual_seed(0)
+    model = CustomClipModel.from_vision_text_pretrained(*towers, projection_dim=16).eval()
+    processor = CustomClipProcessor.from_vision_text_pretrained(*towers)
+    differences = export_onnx(model, processor, tmp_path / "onnx")
+    assert set(differences) == {VISION_FILE, TEXT_FILE} and max(differences.values()) <= 1e-4
+    assert_same(model, CustomClipProcessor.from_pretrained(tmp_path / "onnx"), tmp_path / "onnx")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "onnx"
+    model, processor = tiny_model(loss_type="sigmoid"), tiny_processor()
+    export_onnx(model, processor, folder)
+    return model, processor, folder
+
+
+def test_metadata_say_how_to_use_them(exported):
+    model, processor, folder = exported
+    assert_same(model, processor, folder)
+    expected = {
+        "loss_type": "sigmoid",
+        "inverse_temperature": pytest.approx(10.0),
+        "logit_bias": pytest.approx(-10.0),
+    }
+    for file in (VISION_FILE, TEXT_FILE):
+        metadata = ort.InferenceSession(folder / file).get_modelmeta().custom_metadata_map
+        assert metadata["loss_type"] == "sigmoid" and metadata["producer"].startswith("hf-customclip ")
+        for name, value in expected.items():
+            if name != "loss_type":
+                assert json.loads(metadata[name]) == value
+        preprocessing = json.loads(metadata["preprocessing"])
+        if file == VISION_FILE:
+            assert preprocessing["crop_size"] == {"height": 32, "width": 32} and preprocessing["image_mean"]
+        else:
+            assert preprocessing["max_length"] == 32 and (folder / preprocessing["tokenizer"]).is_file()
+
+
+def test_inputs_are_named_and_free(exported):
+    folder = exported[2]
+    (pixels,) = ort.InferenceSession(folder / VISION_FILE).get_inputs()
+    assert pixels.name == "pixel_values" and pixels.shape == ["batch", 3, 32, 32]
+    ids, mask = ort.InferenceSession(folder / TEXT_FILE).get_inputs()
+    assert [ids.name, mask.name] == ["input_ids", "attention_mask"] and ids.shape == ["batch", "length"]
+
+
+def test_the_model_is_left_as_it_was_and_nothing_unfinished_remains(exported):
+    model, _, folder = exported
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.parameters(), tiny_model(loss_type="sigmoid").parameters(), strict=True)
+    )
+    assert {path.name for path in folder.iterdir()} >= {
+        VISION_FILE,
+        TEXT_FILE,
+        "processor_config.json",
+        "tokenizer.json",
+    }
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    with pytest.raises(
+        ExportError, match=r"vision_model\.onnx differs from the model by .* nothing was written"
+    ):
+        export_onnx(tiny_model(), tiny_processor(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
