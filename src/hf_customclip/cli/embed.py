@@ -17,7 +17,8 @@ Run it again, and only what is new or has changed is embedded; what is gone is
 dropped. A run that was stopped is taken up where it was. On several processes:
 
 \b
-    accelerate launch -m hf_customclip.cli embed outputs/sample pics/ vectors.parquet
+    accelerate launch -m hf_customclip.cli embed outputs/sample pics/ out.parquet
+    torchrun --nproc_per_node 2 -m hf_customclip.cli embed ...   # on CPUs
 
 A picture that cannot be read is named with the reason, and the exit code is then 1.
 """
@@ -68,12 +69,12 @@ def report(changes: Any, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from accelerate import PartialState
+    from ..search.embedding import processes
 
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         print(json.dumps(asdict(changes), indent=2, ensure_ascii=False) if as_json else changes)
         if changes.unreadable:
             typer.echo(f"{len(changes.unreadable)} pictures could not be read.", err=True)
     # On several processes an exit code other than 0 would end them all as failed.
-    if changes.unreadable and PartialState().num_processes == 1:
+    if changes.unreadable and processes().num_processes == 1:
         raise typer.Exit(1)

@@ -20,6 +20,7 @@ dropped. A run that was stopped is taken up where it was. On several processes:
 
 \b
     accelerate launch -m hf_customclip.cli index outputs/sample pics/ my-index
+    torchrun --nproc_per_node 2 -m hf_customclip.cli index ...   # on CPUs
 
 A picture that cannot be read is named with the reason, and the exit code is then 1.
 """

@@ -15,8 +15,9 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, parse_flag_from_env
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -66,7 +67,7 @@ def embed_source(
     Raises:
         ValueError: there are several processes and no folder that they share.
     """
-    state = PartialState()
+    state = processes()
     if state.num_processes > 1 and shards is None:
         raise ValueError("To embed on several processes, name a directory where they can put the parts.")
     if state.num_processes > 1:
@@ -83,11 +84,18 @@ def embed_source(
         unreadable = [problem for problem in gather_object(unreadable)]
         state.wait_for_everyone()
     found |= read_shards(shards) if shards else made
+    state.wait_for_everyone()  # until all have read them, shards may not be deleted
     have = [number for number in numbers if keys[number] in found]
     vectors = np.empty((len(have), encoder.width), dtype=np.float16)
     for row, number in enumerate(have):
         vectors[row] = found[keys[number]]
     return Embedded(np.array(have, dtype=np.int64), vectors, dict(unreadable))
+
+
+def processes() -> PartialState:
+    """The processes that `accelerate launch` or `torchrun` started, or this one alone."""
+    # Without an accelerator, Accelerate joins processes only when told that they are on CPUs.
+    return PartialState(cpu=not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 Problems = list[tuple[str, str]]  # id and reason

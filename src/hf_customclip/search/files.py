@@ -26,7 +26,7 @@ from ..features.files import read_json, write_json
 from .arrow import mapped, write_arrow
 from .encoder import ModelName
 from .neighbours import Neighbours
-from .rows import Rows
+from .rows import Rows, join
 
 MANIFEST, FORMAT = "index.json", 1
 PATTERNS = ("rows-*", "removed-*", "neighbours-*")
@@ -79,7 +79,7 @@ def read(directory: Path) -> Saved:
 
 def _open(directory: Path, manifest: dict[str, Any]) -> Saved:
     tables = [mapped(directory / name) for name in manifest["rows"]]
-    rows = pa.concat_tables(tables, promote_options="default")
+    rows = join(tables)
     removed = np.zeros(len(rows), dtype=bool)
     if manifest["removed"]:
         removed[mapped(directory / manifest["removed"])["row"].to_numpy()] = True

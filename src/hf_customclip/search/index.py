@@ -20,6 +20,7 @@ from typing import Any, overload
 import numpy as np
 
 from . import files
+from .embedding import processes
 from .encoder import Encoder, ModelName, Query
 from .neighbours import Neighbours
 from .rows import Filter, Rows, best, empty_table
@@ -153,8 +154,6 @@ class ImageIndex:
         return before - len(self)
 
     def _take(self, images: Images, drop_gone: bool, batch_size: int, num_workers: int) -> Changes:
-        from accelerate import PartialState
-
         rows, directory = self._rows, self._directory
         shards = files.shards_folder(directory, self.made_by) if directory and drop_gone else None
         wanted = plan(
@@ -169,10 +168,10 @@ class ImageIndex:
         )
         self._rows, self.changes = rows.without(wanted.gone).with_rows(wanted.rows), wanted.changes
         self._settle()
-        if shards and PartialState().is_main_process:
+        if shards and processes().is_main_process:
             self.save()
             files.drop_shards(shards)
-        PartialState().wait_for_everyone()
+        processes().wait_for_everyone()
         return wanted.changes
 
     def _settle(self) -> None:

@@ -60,10 +60,11 @@ class Neighbours:
         )
         ivf.cp.niter, ivf.cp.seed, ivf.cp.min_points_per_centroid = ITERATIONS, seed + 1, 1
         # By distance: the nearest cell by inner product would be the longest centre for most vectors.
-        ivf.clustering_index = faiss.IndexFlatL2(projection.d_out)
+        ivf.clustering_index = by_distance = faiss.IndexFlatL2(projection.d_out)
         ivf.train(projection.apply(vectors))
+        ivf.clustering_index = None  # FAISS does not own what it was given
+        del by_distance
         made = cls(faiss.IndexPreTransform(projection, ivf), 0, 1, 0.0)
-        made.index.own_fields = True
         made.extend(rows)
         made._calibrate(rows, vectors, generator)
         return made

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from accelerate import PartialState
 
 from ..features.files import replacing
+from .embedding import processes
 from .encoder import Encoder, ModelName
 from .rows import BLOCK_ROWS, Rows, empty_table, rows_table
 from .sources import Images, open_source
@@ -53,10 +53,10 @@ def embed_to_parquet(
         batch_size=batch_size,
         num_workers=num_workers,
     )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         write_parquet(path, made_by, rows.without(wanted.gone).with_rows(wanted.rows))
         shutil.rmtree(shards, ignore_errors=True)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return wanted.changes
 
 

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from accelerate import PartialState
 from huggingface_hub import constants
 
 from ..features.hashing import digest_of_json
+from .embedding import processes
 from .encoder import Encoder, ModelName
 from .index import ImageIndex
 from .rows import BLOCK_ROWS, Rows
@@ -62,9 +62,9 @@ def embed_to_postgres(
     shards = Path(constants.HF_HOME) / "customclip_embedding" / digest_of_json([url, table, made_by.digest])
     with connect(url) as connection:
         target = _Table(connection, table, made_by)
-        if PartialState().is_main_process:
+        if processes().is_main_process:
             target.create()
-        PartialState().wait_for_everyone()
+        processes().wait_for_everyone()
         known = target.known()
     wanted = plan(
         encoder,
@@ -75,11 +75,11 @@ def embed_to_postgres(
         batch_size=batch_size,
         num_workers=num_workers,
     )
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         with connect(url) as connection:
             _Table(connection, table, made_by).write(wanted.gone, wanted.rows)
         shutil.rmtree(shards, ignore_errors=True)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     return wanted.changes
 
 

@@ -31,6 +31,18 @@ def rows_table(rows: pa.Table, vectors: np.ndarray) -> pa.Table:
     return rows.append_column("vector", pa.chunked_array(blocks, column.type))
 
 
+def join(tables: Sequence[pa.Table]) -> pa.Table:
+    """One below the other; a column that a table lacks is null there, and of two types of number the wider is taken.
+
+    Raises:
+        ValueError: a column holds numbers here and texts there, or the like.
+    """
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"The metadata do not fit those that are there: {error}.") from None
+
+
 def empty_table(width: int) -> pa.Table:
     """No rows, of vectors that wide."""
     return rows_table(own_schema().empty_table(), np.zeros((0, width)))
@@ -74,7 +86,7 @@ class Rows:
         if not len(table):
             return self
         known = self.without(table["id"].to_pylist())
-        joined = pa.concat_tables([known.table, table], promote_options="default")
+        joined = join([known.table, table])
         return Rows(joined, np.append(known.removed, np.zeros(len(table), dtype=bool)), self.saved)
 
     def without(self, ids: Iterable[str]) -> Rows:

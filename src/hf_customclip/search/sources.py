@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, Image
+from pyarrow import csv, json, parquet
 
 from ..data.pictures import PICTURE_SUFFIXES, list_folder
 from ..features.hashing import digest, digest_of_json
@@ -17,6 +19,13 @@ from ..features.hashing import digest, digest_of_json
 Images: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Dataset
 
 OWN_COLUMNS = ("id", "path", "state", "vector")
+# As `datasets` knows them from its imagefolder: a line for each picture, which its column `file_name` names.
+FILE_NAME = "file_name"
+METADATA_FILES: dict[str, Callable[[Path], pa.Table]] = {
+    "metadata.csv": csv.read_csv,
+    "metadata.jsonl": json.read_json,
+    "metadata.parquet": parquet.read_table,
+}
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,10 @@ class Source:
 def open_source(images: Images) -> Source:
     """List pictures without opening any.
 
-    A folder's pictures are called by their path in it, listed files by the path that was given. A data set's
-    are called by `image_id`, of several rows with one id the first counts, and its other columns are
-    metadata. The state changes with a file's size or time, or with a data set's bytes and metadata.
+    A folder's pictures are called by their path in it, listed files by the path that was given. Metadata of a
+    folder's pictures come from `metadata.csv`, `.jsonl` or `.parquet` in it, with a column `file_name`. A data
+    set's pictures are called by `image_id`, of several rows with one id the first counts, and its other columns
+    are metadata. The state changes with a file's size or time or a data set's bytes, and with the metadata.
 
     Raises:
         FileNotFoundError: a file or folder is not there.
@@ -72,7 +82,44 @@ def _of_folder(folder: Path) -> Source:
     if not listing.pictures:
         known = ", ".join(sorted(PICTURE_SUFFIXES))
         raise ValueError(f"The folder {str(folder)!r} holds no pictures ({known}).")
-    return _of_files({Path(path).relative_to(listing.root).as_posix(): path for path in listing.pictures})
+    source = _of_files({Path(path).relative_to(listing.root).as_posix(): path for path in listing.pictures})
+    file = next((folder / name for name in METADATA_FILES if (folder / name).is_file()), None)
+    return source if file is None else _with_metadata(source, file)
+
+
+def _with_metadata(source: Source, file: Path) -> Source:
+    """The rows with the columns of a metadata file, null for pictures that it does not name."""
+    try:
+        table = METADATA_FILES[file.name](file)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file} cannot be read: {error}.") from None
+    if FILE_NAME not in table.column_names:
+        raise ValueError(f"{file} has no column {FILE_NAME!r}, which says what picture a line is about.")
+    _check_names(table.drop_columns([FILE_NAME]).column_names, str(file))
+    names = table[FILE_NAME].cast(pa.string())
+    if len(names.unique()) < len(names):
+        raise ValueError(f"{file} names a picture twice.")
+    found = pc.index_in(source.rows["id"], value_set=names.combine_chunks())
+    metadata = table.drop_columns([FILE_NAME]).take(found)
+    return Source(_joined(source.rows, metadata), source.pictures)
+
+
+def _check_names(names: Sequence[str], where: str) -> None:
+    taken = [name for name in names if name in OWN_COLUMNS]
+    if taken:
+        raise ValueError(f"The columns {', '.join(taken)} of {where} need other names here.")
+
+
+def _joined(rows: pa.Table, metadata: pa.Table) -> pa.Table:
+    """Rows with their metadata, which is part of their state."""
+    values = metadata.to_pylist() if metadata.num_columns else [{}] * len(rows)
+    states = [
+        f"{state} {digest_of_json(row)}" for state, row in zip(rows["state"].to_pylist(), values, strict=True)
+    ]
+    rows = rows.set_column(rows.column_names.index("state"), "state", pa.array(states, pa.string()))
+    for name in metadata.column_names:
+        rows = rows.append_column(name, metadata[name])
+    return rows
 
 
 def _of_files(path_of: dict[str, str]) -> Source:
@@ -105,9 +152,6 @@ def _of_dataset(dataset: Dataset) -> Source:
             f"The data set has no column {' and no column '.join(sorted(missing))}; it has "
             f"{', '.join(dataset.column_names)}. `load_image_text_dataset` makes one that has them."
         )
-    taken = (set(OWN_COLUMNS) & set(dataset.column_names)) - {"id"}
-    if taken:
-        raise ValueError(f"The columns {', '.join(sorted(taken))} of the data set need other names here.")
     dataset = dataset.with_format(None)
     ids = [str(image_id) for image_id in dataset["image_id"]]
     first = list({image_id: row for row, image_id in reversed(list(enumerate(ids)))}.values())[::-1]
@@ -118,16 +162,11 @@ def _of_dataset(dataset: Dataset) -> Source:
         {
             "id": [ids[row] for row in first],
             "path": [_path_of(row["image"]) for row in pictures],
-            "state": [
-                f"{_picture_state(row['image'])} {digest_of_json(values)}"
-                for row, values in zip(pictures, _row_dicts(metadata, len(dataset)), strict=True)
-            ],
+            "state": [_picture_state(row["image"]) for row in pictures],
         },
         schema=own_schema(),
     )
-    for name in metadata.column_names:
-        rows = rows.append_column(name, metadata[name])
-    return Source(rows, _Column(pictures))
+    return Source(_joined(rows, metadata), _Column(pictures))
 
 
 @dataclass(frozen=True)
@@ -148,6 +187,7 @@ def _metadata(dataset: Dataset) -> pa.Table:
         for name, feature in dataset.features.items()
         if name not in left_out and not isinstance(feature, (Image, Audio))
     ]
+    _check_names(names, "the data set")
     if not names:
         return pa.table({})
     table: pa.Table = dataset.select_columns(names).with_format("arrow")[:]
@@ -157,10 +197,6 @@ def _metadata(dataset: Dataset) -> pa.Table:
             labels = [None if v is None or v < 0 else feature.names[v] for v in table[name].to_pylist()]
             table = table.set_column(place, name, pa.array(labels, pa.string()))
     return table.replace_schema_metadata(None)
-
-
-def _row_dicts(table: pa.Table, count: int) -> list[dict[str, Any]]:
-    return table.to_pylist() if table.num_columns else [{} for _ in range(count)]
 
 
 def _path_of(picture: dict[str, Any] | None) -> str | None:

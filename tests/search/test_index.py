@@ -1,0 +1,268 @@
+"""Pins: the index finds held-out pictures as often as evaluation says; words, pictures and both; each picture once;
+filters by metadata; another model's vectors are refused in a sentence, wherever they come from; what is saved and
+loaded answers the same; what has not changed is not embedded again, and what cannot be read is named."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+import torch
+import torch.nn.functional as F
+from datasets import concatenate_datasets
+from tiny import tiny_dataset, tiny_model, tiny_processor
+
+from hf_customclip import ImageIndex
+from hf_customclip.evaluation import embed_dataset, embed_images, embed_texts
+from hf_customclip.search import embed_to_parquet
+
+
+@pytest.fixture
+def made():
+    return tiny_model(), tiny_processor()
+
+
+@pytest.fixture
+def seen(made):
+    """How many pictures have gone through the image tower, in `seen[0]`."""
+    count = [0]
+
+    def note(module, args, kwargs):
+        count[0] += len(kwargs["pixel_values"] if "pixel_values" in kwargs else args[0])
+
+    made[0].vision_model.register_forward_pre_hook(note, with_kwargs=True)
+    return count
+
+
+def write_pictures(folder, numbers):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, row in zip(numbers, tiny_dataset(64).select(numbers), strict=True):
+        row["image"].save(folder / f"{number}.png")
+
+
+def ids(results):
+    return [result.id for result in results]
+
+
+# ---- Searching ----
+
+
+def test_finds_as_often_as_evaluation_says(made):
+    data = tiny_dataset(256)
+    index, embedded = ImageIndex.build(*made, data), embed_dataset(*made, data)
+    captions = [caption for row in data["captions"] for caption in row]
+    right = [
+        str(image_id) for row, image_id in zip(data["captions"], data["image_id"], strict=True) for _ in row
+    ]
+    found = index.search(captions, 10)
+    for k in (1, 5, 10):
+        recall = np.mean([name in ids(results[:k]) for name, results in zip(right, found, strict=True)])
+        # Two of 512: vectors are kept in 16 bits, and tiny towers put pictures closely together.
+        assert recall == pytest.approx(embedded.metrics()[f"t2i_recall@{k}"], abs=2 / len(captions))
+
+
+def test_words_picture_and_both(made, tmp_path):
+    data = tiny_dataset(32)
+    index = ImageIndex.build(*made, data)
+    picture, words = data[5]["image"], "a small red circle on grey"
+    picture.save(tmp_path / "five.png")
+    assert ids(index.search(picture, 1)) == ids(index.search(tmp_path / "five.png", 1)) == ["5"]
+    assert index.search(picture, 1)[0].score == pytest.approx(1, abs=1e-3)
+    text, image = embed_texts(*made, [words]), embed_images(*made, [picture])
+    vectors = embed_images(*made, data["image"])
+    for query, vector in (
+        (words, text),
+        (picture, image),
+        ((words, picture), F.normalize(text + image, dim=-1)),
+    ):
+        results = index.search(query, 32)
+        scores = dict(zip(map(str, range(32)), (vectors @ vector[0]).tolist(), strict=True))
+        assert [result.score for result in results] == pytest.approx(
+            sorted(scores.values(), reverse=True), abs=2e-3
+        )
+        assert all(result.score == pytest.approx(scores[result.id], abs=2e-3) for result in results)
+    batch = index.search([words, picture, (words, picture)], 3)
+    assert [ids(found) for found in batch] == [
+        ids(index.search(query, 3)) for query in (words, picture, (words, picture))
+    ]
+
+
+@pytest.mark.parametrize("query", [3, ("red",), ("red", "blue"), (Path("x"), "red"), None])
+def test_what_is_no_query(made, query):
+    index = ImageIndex.build(*made, tiny_dataset(2))
+    with pytest.raises(TypeError, match="query"):
+        index.search(query)
+
+
+def test_every_picture_once_also_of_several_rows(made):
+    data = tiny_dataset(8)
+    index = ImageIndex.build(*made, concatenate_datasets([data, data.select([3, 3])]))
+    assert len(index) == 8
+    assert sorted(ids(index.search("red", 100))) == [str(n) for n in range(8)]
+
+
+def test_metadata_and_filters(made):
+    data = tiny_dataset(32).add_column("year", list(range(2000, 2032)))
+    index = ImageIndex.build(*made, data)
+    found = index.search("a red square", 5, filter=pc.field("year") >= 2028)
+    assert sorted(result.metadata["year"] for result in found) == [2028, 2029, 2030, 2031]
+    assert found[0].metadata["captions"] == data[int(found[0].id)]["captions"]
+    assert ids(index.search("red", 5, filter={"year": [2003, 2004], "id": "4"})) == ["4"]
+    assert index.search("red", 5, filter={"year": 1999}) == []
+
+
+def test_add_and_remove(made, seen):
+    data = tiny_dataset(16)
+    index = ImageIndex.build(*made, data.select(range(8)))
+    index.add(data.select(range(6, 16)))
+    assert seen[0] == 16 and len(index) == 16  # two were there already
+    assert index.remove(["3", "5", "nobody"]) == 2
+    assert "3" not in index and "4" in index and len(index) == 14
+    everything = ids(index.search(data[3]["image"], 100))
+    assert len(everything) == 14 and "3" not in everything
+
+
+def test_metadata_that_do_not_fit(made):
+    data = tiny_dataset(4)
+    index = ImageIndex.build(*made, data.select([0, 1]).add_column("price", [1, 2]))
+    index.add(data.select([2]))  # without a price
+    index.add(data.select([3]).add_column("price", [0.5]))
+    assert {result.id: result.metadata["price"] for result in index.search("red")} == {
+        "0": 1, "1": 2, "2": None, "3": 0.5
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="metadata do not fit those that are there"):
+        index.add(data.select([3]).add_column("price", ["cheap"]))
+
+
+# ---- Keeping ----
+
+
+def test_saved_and_loaded_answers_the_same(made, tmp_path):
+    index = ImageIndex.build(*made, tiny_dataset(32))
+    index.remove(["7"])
+    index.save(tmp_path / "index")
+    loaded = ImageIndex.load(tmp_path / "index", *made)
+    queries = ["red", "a small blue cross", tiny_dataset(9)[8]["image"]]
+    assert loaded.search(queries, 5) == index.search(queries, 5)
+    # Not read into memory: the vectors lie where the file is mapped.
+    assert all(not block.flags.writeable and not block.flags.owndata for block in loaded.rows.blocks)
+
+
+def test_the_index_knows_where_its_model_is(made, tmp_path):
+    for part in made:
+        part.save_pretrained(tmp_path / "model")
+    model = type(made[0]).from_pretrained(tmp_path / "model")
+    index = ImageIndex.build(model, made[1], tiny_dataset(4), directory=tmp_path / "index")
+    assert ImageIndex.load(tmp_path / "index").search("red") == index.search("red")
+    ImageIndex.build(*made, tiny_dataset(4)).save(tmp_path / "nameless")
+    with pytest.raises(ValueError, match="made by a model that had not been saved: pass model and processor"):
+        ImageIndex.load(tmp_path / "nameless")
+
+
+def test_another_models_vectors_are_refused(made, tmp_path):
+    data, directory = tiny_dataset(4), tmp_path / "index"
+    ImageIndex.build(*made, data, directory=directory)
+    embed_to_parquet(*made, data, tmp_path / "vectors.parquet")
+    other = tiny_model()
+    with torch.no_grad():
+        next(other.visual_projection.parameters())[0, 0] += 1e-3
+    refusal = "made by .*, not by .*, and vectors of two models cannot be compared"
+    with pytest.raises(ValueError, match=refusal):
+        ImageIndex.load(directory, other, made[1])
+    with pytest.raises(ValueError, match=refusal):
+        ImageIndex.build(other, made[1], data, directory=directory)
+    with pytest.raises(ValueError, match=refusal):
+        ImageIndex.build(other, made[1], data).save(directory)
+    with pytest.raises(ValueError, match=refusal):
+        embed_to_parquet(other, made[1], data, tmp_path / "vectors.parquet")
+
+
+def test_another_preparation_of_pictures_is_refused(made, tmp_path):
+    ImageIndex.build(*made, tiny_dataset(4), directory=tmp_path)
+    processor = tiny_processor()
+    processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match="cannot be compared"):
+        ImageIndex.load(tmp_path, made[0], processor)
+
+
+# ---- Folders ----
+
+
+def test_only_what_changed_is_embedded_again(made, seen, tmp_path):
+    pictures, directory = tmp_path / "pictures", tmp_path / "index"
+    write_pictures(pictures, range(20))
+    (pictures / "half.png").write_bytes((pictures / "0.png").read_bytes()[:60])
+    (pictures / "empty.jpg").touch()
+    index = ImageIndex.build(*made, pictures, directory=directory)
+    assert seen[0] == 20 and set(index.changes.unreadable) == {"half.png", "empty.jpg"}
+    assert str(index.changes).startswith(
+        "20 added, 0 changed, 0 unchanged, 0 removed; 2 cannot be read: empty.jpg ("
+    )
+    again = ImageIndex.build(*made, pictures, directory=directory)
+    assert seen[0] == 20 and again.changes.unchanged == 20
+
+    (pictures / "3.png").unlink()
+    write_pictures(tmp_path / "new", [40, 41])
+    os.replace(tmp_path / "new" / "40.png", pictures / "4.png")
+    (pictures / "sub").mkdir()
+    os.replace(tmp_path / "new" / "41.png", pictures / "sub" / "41.png")
+    third = ImageIndex.build(*made, pictures, directory=directory)
+    assert seen[0] == 22
+    changes = third.changes
+    assert (changes.added, changes.changed, changes.unchanged, changes.removed) == (1, 1, 18, 1)
+    assert sorted(third.ids) == sorted([f"{n}.png" for n in range(20) if n != 3] + ["sub/41.png"])
+    found = ImageIndex.load(directory, *made).search(tiny_dataset(64)[40]["image"], 1)[0]
+    assert found.id == "4.png" and found.path == str(pictures / "4.png")
+
+
+def test_a_folder_that_moved_is_not_embedded_again(made, seen, tmp_path):
+    write_pictures(tmp_path / "here", range(4))
+    ImageIndex.build(*made, tmp_path / "here", directory=tmp_path / "index")
+    (tmp_path / "here").rename(tmp_path / "there")
+    index = ImageIndex.build(*made, tmp_path / "there", directory=tmp_path / "index")
+    assert seen[0] == 4
+    assert {Path(result.path).parent for result in index.search("red")} == {tmp_path / "there"}
+
+
+def test_metadata_beside_the_pictures(made, tmp_path):
+    write_pictures(tmp_path, range(3))
+    (tmp_path / "metadata.csv").write_text("file_name,price\n0.png,10\n2.png,30\n")
+    index = ImageIndex.build(*made, tmp_path)
+    assert {result.id: result.metadata["price"] for result in index.search("red")} == {
+        "0.png": 10,
+        "1.png": None,
+        "2.png": 30,
+    }
+    assert ids(index.search("red", filter=pc.field("price") > 10)) == ["2.png"]
+    (tmp_path / "metadata.csv").write_text("file_name,path\n0.png,10\n")
+    with pytest.raises(ValueError, match=r"columns path of .* need other names"):
+        ImageIndex.build(*made, tmp_path)
+
+
+def test_sources_that_are_none(made, tmp_path):
+    with pytest.raises(ValueError, match="holds no pictures"):
+        ImageIndex.build(*made, tmp_path)
+    with pytest.raises(FileNotFoundError, match="no folder of pictures"):
+        ImageIndex.build(*made, tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no picture"):
+        ImageIndex.build(*made, [tmp_path / "nowhere.png"])
+    with pytest.raises(ValueError, match="no column image_id; it has image, captions"):
+        ImageIndex.build(*made, tiny_dataset(2).remove_columns("image_id"))
+
+
+def test_parquet_is_kept_up_to_date(made, seen, tmp_path):
+    import pyarrow.parquet as pq
+
+    data, file = tiny_dataset(16), tmp_path / "vectors.parquet"
+    assert embed_to_parquet(*made, data.select(range(12)), file).added == 12
+    changes = embed_to_parquet(*made, data.select(range(4, 16)), file)
+    assert (changes.added, changes.unchanged, changes.removed) == (4, 8, 4) and seen[0] == 16
+    table = pq.read_table(file)
+    assert table["id"].to_pylist() == [str(n) for n in range(4, 16)]
+    vectors = np.stack(table["vector"].to_numpy())
+    assert vectors == pytest.approx(embed_images(*made, data.select(range(4, 16))["image"]).numpy(), abs=2e-3)
+    assert os.listdir(tmp_path) == ["vectors.parquet"]
+    (tmp_path / "other.parquet").write_bytes(b"not ours")
+    with pytest.raises(ValueError, match="does not hold vectors of ours"):
+        embed_to_parquet(*made, data, tmp_path / "other.parquet")
