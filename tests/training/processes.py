@@ -1,5 +1,6 @@
 """What `accelerate launch` runs for test_processes: one batch's gradients, or a whole training run."""
 
+import os
 import sys
 
 import torch
@@ -21,8 +22,8 @@ def arguments(folder, **more):
     )
 
 
-def fixed_batch(rows=37):
-    """Kept features of 37 pairs, of which 5 show an image that another process has too."""
+def fixed_batch(rows):
+    """Kept features of 37 or more pairs, of which 5 show an image that another process has too."""
     generator = torch.Generator().manual_seed(1)
     image_ids = torch.arange(rows)
     image_ids[20:25] = image_ids[1:6]
@@ -33,26 +34,66 @@ def fixed_batch(rows=37):
     }
 
 
-def gradients(file, loss_type):
-    """Save the loss and every gradient of the fixed batch, shared out over the processes there are."""
-    model = tiny_model(loss_type=loss_type, projection_dropout=0.0).train()
-    trainer = CustomClipTrainer(model, arguments("unused"))
+def fixed_inputs(rows=9):
+    """Pixels and tokens of 9 pairs, one image twice."""
+    data = tiny_dataset(rows - 1)
+    images, texts = [*data["image"], data[0]["image"]], [c[0] for c in data["captions"]]
+    inputs = dict(tiny_processor()(images=images, text=[*texts, data[0]["captions"][1]], return_tensors="pt"))
+    names = ("pixel_values", "input_ids", "attention_mask")
+    return {name: inputs[name] for name in names} | {"image_ids": torch.tensor([*range(rows - 1), 0])}
+
+
+def case(model, batch, chunk_size=None, scale=1):
+    """Loss and gradients of a batch that is shared out over the processes there are."""
+    trainer = CustomClipTrainer(model, arguments("unused", gradient_cache_chunk_size=chunk_size))
     rank, world = trainer.args.process_index, trainer.args.world_size
-    rows = 37 // world + 1
-    share = {name: values[rank * rows : (rank + 1) * rows] for name, values in fixed_batch().items()}
+    total = len(batch["image_ids"])
+    rows = -(-total // world)
+    share = {name: values[rank * rows : (rank + 1) * rows] for name, values in batch.items()}
     wrapped = DistributedDataParallel(model) if world > 1 else model
-    loss = trainer.compute_loss(wrapped, share)
-    loss.backward()
+    if chunk_size:
+        trainer.current_gradient_accumulation_steps = 1
+        loss = trainer.training_step(wrapped, share)
+    else:
+        loss = trainer.compute_loss(wrapped.train(), share)
+        (loss * scale).backward()
     loss = trainer.accelerator.gather(loss.detach()[None]).mean()
-    if rank == 0:
-        found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        save_file({**found, "loss": loss[None]}, file)
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {**found, "loss": loss[None]}
+
+
+def gradients(file):
+    """Save losses and gradients of fixed batches: even and uneven shares, twins, both losses, chunks, towers."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    cases = {}
+    for loss_type in ("softmax", "sigmoid"):
+        for twins, rows, chunk_size in (
+            ("mask", 64, None),
+            ("mask", 37, None),
+            ("share", 37, None),
+            ("mask", 37, 7),
+        ):
+            model = tiny_model(loss_type=loss_type, projection_dropout=0.0, twins=twins)
+            cases[f"{loss_type}/{twins}/{rows}/{chunk_size}"] = case(model, fixed_batch(rows), chunk_size)
+        for chunk_size in (None, 2):
+            model = tiny_model(loss_type=loss_type, projection_dropout=0.0)
+            model.unfreeze()
+            for module in model.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+            cases[f"{loss_type}/towers/{chunk_size}"] = case(model, fixed_inputs(), chunk_size)
+    model = tiny_model(projection_dropout=0.0)
+    cases["scaled"] = case(model, fixed_batch(64), scale=world)
+    if int(os.environ.get("RANK", 0)) == 0:
+        save_file(
+            {f"{name}:{key}": value for name, found in cases.items() for key, value in found.items()}, file
+        )
 
 
 def training(file):
     """Save the heads after an epoch of plain gradient descent in batches of 24 over all processes."""
     model = tiny_model(projection_dropout=0.0)
-    world = int(__import__("os").environ.get("WORLD_SIZE", 1))
+    world = int(os.environ.get("WORLD_SIZE", 1))
     args = arguments(
         file + ".run",
         optim="sgd",
