@@ -8,7 +8,21 @@ from collections.abc import Sequence
 
 import typer
 
-from . import classify, data, embed, evaluate, export, features, index, info, moderate, push, search, train
+from . import (
+    classify,
+    data,
+    demo,
+    embed,
+    evaluate,
+    export,
+    features,
+    index,
+    info,
+    moderate,
+    push,
+    search,
+    train,
+)
 
 app = typer.Typer(
     name="hf-customclip",
@@ -28,6 +42,7 @@ app.command("calibrate", help=moderate.CALIBRATE_HELP)(moderate.calibrate)
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.command("push", help=push.HELP)(push.push)
+app.command("demo", help=demo.HELP)(demo.demo)
 app.command("info", help=info.HELP)(info.info)
 app.command("export", help=export.HELP)(export.export)
 

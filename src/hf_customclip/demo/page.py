@@ -1,0 +1,214 @@
+"""The page itself: a tab for each use."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import PIL.Image
+
+from ..data.images import UnreadableImageError, decode_image, to_rgb
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+    from ..moderation import Finding, Policy
+    from ..search import ImageIndex
+
+FOUND = 12
+THUMBNAIL = (400, 400)
+LABELS = "a person, an animal, food, a vehicle, a building"
+TEMPLATE = "This is a photo of {}."
+# One after the other, whichever tab asks: a model is one.
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+FONTS = ["system-ui", "sans-serif"]
+CSS = """
+.gradio-container {max-width: 1100px !important; width: 100% !important; margin: 0 auto !important}
+.gradio-container > main, .gradio-container main > .wrap {width: 100% !important}
+#search-found .grid-wrap {max-height: none}
+#search-found .caption-label {white-space: normal; text-align: left; max-width: calc(100% - 1rem)}
+"""
+FINDING_COLUMNS = ["category", "triggers", "by", "score", "threshold", "nearest", "then"]
+
+
+def build_demo(
+    model: Any,
+    processor: Any,
+    *,
+    index: ImageIndex | None = None,
+    policy: Policy | str | Path | None = None,
+    pictures: str | Path | None = None,
+    name: str = "custom CLIP",
+) -> Blocks:
+    """A Gradio page for a model; start it with `.launch()`, which listens on this machine alone.
+
+    Args:
+        index: adds search by words and by picture.
+        policy: adds moderation.
+        pictures: folder in which the index's pictures lie under their ids; by default they are where they
+            were when they were indexed.
+        name: what the page calls the model.
+
+    Raises:
+        ImportError: Gradio is not installed.
+    """
+    try:
+        import gradio as gr
+    except ImportError:
+        raise ImportError("The page needs Gradio: pip install 'hf-customclip[demo]'") from None
+    with gr.Blocks(title=f"{name}: try it", analytics_enabled=False) as page:
+        gr.Markdown(f"# {name}\nA custom CLIP: pictures and words in one space.")
+        with gr.Tabs():
+            if index is not None:
+                _search_tab(gr, index, None if pictures is None else Path(pictures))
+            _classify_tab(gr, model, processor)
+            if policy is not None:
+                _moderate_tab(gr, model, processor, policy)
+    return page
+
+
+def launch_options() -> dict[str, Any]:
+    """How the page looks, for `launch`: nothing is fetched from elsewhere."""
+    import gradio as gr
+
+    return {
+        "theme": gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"]),
+        "css": CSS,
+        "footer_links": ["api"],
+    }
+
+
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What a user can mend is said on the page, in the error's own sentence."""
+    import gradio as gr
+
+    @functools.wraps(function)
+    def wrapper(*inputs: Any) -> Any:
+        try:
+            return function(*inputs)
+        except (ValueError, OSError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return wrapper
+
+
+def _classify_tab(gr: Any, model: Any, processor: Any) -> None:
+    from ..evaluation.zero_shot import ZeroShotClassifier
+
+    def classify(picture: PIL.Image.Image | None, labels: str, template: str) -> dict[str, float]:
+        if picture is None:
+            raise ValueError("Choose a picture first.")
+        names = [name.strip() for name in labels.split(",") if name.strip()]
+        classifier = ZeroShotClassifier(model, processor, list(dict.fromkeys(names)), template)
+        return {best["label"]: best["score"] for best in classifier.predict([to_rgb(picture)])[0]}
+
+    with gr.Tab("Classify", id="classify"), gr.Row():
+        with gr.Column():
+            picture = gr.Image(label="Picture", type="pil", height=300, elem_id="classify-picture")
+            labels = gr.Textbox(LABELS, label="Labels, with commas between", elem_id="classify-labels")
+            template = gr.Textbox(TEMPLATE, label="Sentence, with {} for the label")
+            button = gr.Button("Classify", variant="primary", elem_id="classify-go")
+        with gr.Column():
+            gr.Markdown("### How well each label fits")
+            result = gr.Label(show_label=False, elem_id="classify-result")
+    inputs = [picture, labels, template]
+    for event in (button.click, labels.submit, template.submit):
+        event(_told(classify), inputs, result, api_name="classify", **ONE_AT_A_TIME)
+
+
+def _search_tab(gr: Any, index: ImageIndex, pictures: Path | None) -> None:
+    def search(words: str, picture: PIL.Image.Image | None) -> list[tuple[PIL.Image.Image, str]]:
+        words = words.strip()
+        if not words and picture is None:
+            raise ValueError("Say what to look for: words, a picture, or both.")
+        query: Any = (words, to_rgb(picture)) if words and picture else words or to_rgb(picture)  # type: ignore[arg-type]
+        return [
+            (
+                _thumbnail(pictures / found.id if pictures else found.path),
+                f"{found.score:.3f}  {_stem(found.id)}",
+            )
+            for found in index.search(query, FOUND)
+        ]
+
+    with gr.Tab("Search", id="search"):
+        with gr.Row():
+            with gr.Column(scale=2):
+                words = gr.Textbox(
+                    label=f"Words: what to look for among {len(index):,} pictures",
+                    placeholder="a red car",
+                    elem_id="search-words",
+                )
+                button = gr.Button("Search", variant="primary", elem_id="search-go")
+            picture = gr.Image(
+                label="Or a picture, or both", type="pil", height=250, elem_id="search-picture"
+            )
+        gr.Markdown("### Found, the best first")
+        gallery = gr.Gallery(
+            show_label=False,
+            columns=4,
+            height="auto",
+            object_fit="contain",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            elem_id="search-found",
+        )
+    for event in (button.click, words.submit):
+        event(_told(search), [words, picture], gallery, api_name="search", **ONE_AT_A_TIME)
+
+
+def _moderate_tab(gr: Any, model: Any, processor: Any, policy: Any) -> None:
+    from ..moderation.moderator import Moderator
+
+    moderator = Moderator(model, processor, policy)
+
+    def moderate(picture: PIL.Image.Image | None, text: str) -> tuple[str, list[list[Any]]]:
+        if picture is None and not text.strip():
+            raise ValueError("Choose a picture, write a text, or both.")
+        (verdict,) = moderator.check([None if picture is None else to_rgb(picture)], [text])
+        by_need = sorted(verdict.findings, key=lambda finding: finding.threshold - finding.score)
+        rows = [_row(finding) for finding in by_need]
+        return f"## {verdict.action}", rows
+
+    with gr.Tab("Moderate", id="moderate"):
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(label="Picture", type="pil", height=260, elem_id="moderate-picture")
+                text = gr.Textbox(label="Text that comes with it", lines=2, elem_id="moderate-text")
+                button = gr.Button("Check", variant="primary", elem_id="moderate-go")
+            with gr.Column():
+                action = gr.Markdown("## —", elem_id="moderate-action")
+                gr.Markdown(
+                    f"Policy *{moderator.policy.name}*. Advice to people who decide: the model errs both ways, "
+                    "and the policy is its owner's."
+                )
+        table = gr.Dataframe(
+            headers=FINDING_COLUMNS, label="Why", interactive=False, wrap=True, elem_id="moderate-why"
+        )
+    for event in (button.click, text.submit):
+        event(_told(moderate), [picture, text], [action, table], api_name="moderate", **ONE_AT_A_TIME)
+
+
+def _row(finding: Finding) -> list[str]:
+    nearest = Path(finding.nearest).name if finding.part == "example" else finding.nearest
+    score, threshold = f"{finding.score:.3f}", f"{finding.threshold:.3f}"
+    triggers = "yes" if finding.triggered else "no"
+    return [finding.category, triggers, finding.part, score, threshold, nearest, finding.action]
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem or name
+
+
+def _thumbnail(file: str | Path | None) -> PIL.Image.Image:
+    """The picture, small; a grey one where it cannot be read or has no file."""
+    try:
+        if file is None:
+            raise UnreadableImageError("picture", "it has no file")
+        picture = to_rgb(decode_image(file))
+    except UnreadableImageError:
+        return PIL.Image.new("RGB", THUMBNAIL, "lightgrey")
+    picture.thumbnail(THUMBNAIL)
+    return picture
