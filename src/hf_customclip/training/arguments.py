@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 CAPTION_SAMPLINGS = ("first", "random")
 FEATURE_CACHES = ("auto", "always", "never")
 FEATURE_PRECISIONS = ("auto", "float32", "bfloat16")
+HEAD_INITS = ("cca",)
 UNREADABLE_IMAGES = ("error", "skip")
 
 
@@ -46,6 +47,13 @@ class CustomClipTrainingArguments(TrainingArguments):
         metadata={
             "help": "Gradient caching: pairs that a process runs through the towers at a time, so that a large "
             "batch needs the memory of a small one. null for none."
+        },
+    )
+    head_init: str | None = field(
+        default=None,
+        metadata={
+            "help": "'cca': heads start at canonical correlation analysis of the kept features, a closed form; "
+            "null: as the model has them. Both towers must be frozen, for their features to be kept."
         },
     )
     tower_learning_rate: float | None = field(
@@ -92,6 +100,8 @@ class CustomClipTrainingArguments(TrainingArguments):
             )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
+        if self.head_init is not None:
+            _check_choice("head_init", self.head_init, HEAD_INITS)
         _check_choice("feature_cache", self.feature_cache, FEATURE_CACHES)
         _check_choice("feature_precision", self.feature_precision, FEATURE_PRECISIONS)
         _check_choice("unreadable_images", self.unreadable_images, UNREADABLE_IMAGES)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
@@ -23,21 +21,23 @@ from ..data.collator import ContrastiveCollator
 from ..data.pairs import PairDataset, RetrievalDataset
 from ..data.sampler import TwinFreeBatchSampler
 from ..evaluation.retrieval import retrieval_metrics
-from ..features.cache import FeatureCache, check_still_frozen
+from ..features.cache import FeatureCache
 from ..hub.checkpoints import HeadsOnlyCheckpointsMixin
 from ..hub.training import PublishingMixin
 from ..losses import gather_rows, row_counts
 from .arguments import CustomClipTrainingArguments
-from .finite import check_gradient_norm, not_finite_loss
-from .gradient_cache import cached_backward, split_batch
+from .contrastive_step import ContrastiveStepMixin
+from .finite import check_gradient_norm
+from .head_init import kept_pairs, start_heads_at_cca
 from .layer_rates import rate_factors, split_by_rate
 from .whole_checkpoints import WholeCheckpointsMixin
 
-_TEMPERATURE = ("logit_scale", "logit_bias")
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
-class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, WholeCheckpointsMixin, Trainer):  # type: ignore[misc]
+class CustomClipTrainer(  # type: ignore[misc]
+    PublishingMixin, HeadsOnlyCheckpointsMixin, WholeCheckpointsMixin, ContrastiveStepMixin, Trainer
+):
     """`Trainer` on datasets with the columns `image`, `captions` and `image_id`.
 
     Batches hold no image twice, the loss compares with every process's pairs, `evaluate()` reports retrieval
@@ -49,7 +49,6 @@ class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, WholeCheckpo
 
     args: CustomClipTrainingArguments
     model: Any
-    _image_names: np.ndarray | None = None
 
     def __init__(
         self,
@@ -93,16 +92,7 @@ class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, WholeCheckpo
         """Twin-free batches of the chosen captions, this process's share of each."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
-        first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
-        pairs = PairDataset(
-            **self.feature_cache.inputs(
-                self.model,
-                self.train_dataset,
-                self.data_collator,
-                captions_per_image=first,
-                image_transform=self.image_transform,
-            )
-        )
+        pairs = self._training_pairs()
         self._image_names = pairs.table.names
         sampler = TwinFreeBatchSampler(
             pairs.table.captions_of_images(),
@@ -161,88 +151,32 @@ class CustomClipTrainer(PublishingMixin, HeadsOnlyCheckpointsMixin, WholeCheckpo
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
 
-    # ---- Loss ----
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The model's contrastive loss, over the pairs of all processes if `gather_negatives`."""
-        check_still_frozen(self.model, inputs)
-        if self.args.world_size == 1 or not self.args.gather_negatives:
-            outputs = model(**inputs, return_loss=True)
-            loss = outputs.loss
-        else:
-            outputs = model(**inputs)
-            loss = self._loss_over_processes(
-                outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, inputs.get("image_ids")
+    def _training_pairs(self) -> PairDataset:
+        assert self.train_dataset is not None
+        first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
+        return PairDataset(
+            **self.feature_cache.inputs(
+                self.model,
+                self.train_dataset,
+                self.data_collator,
+                captions_per_image=first,
+                image_transform=self.image_transform,
             )
-        if model.training:
-            self._check_loss(loss, inputs)
-        return (loss, outputs) if return_outputs else loss
-
-    def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """As in `Trainer`; with `gradient_cache_chunk_size` the towers see the batch in chunks."""
-        if self.args.gradient_cache_chunk_size is None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        model.train()
-        inputs = self._prepare_inputs(inputs)
-        check_still_frozen(self.model, inputs)
-        # As many chunks on every process: each forward pass of theirs is one for all.
-        counts = row_counts(next(iter(inputs.values())))
-        chunks = min(math.ceil(max(counts) / self.args.gradient_cache_chunk_size), min(counts))
-        unwrapped = self.accelerator.unwrap_model(model)
-
-        def batch_loss(images: torch.Tensor, texts: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
-            loss = self._loss_over_processes(images, texts, unwrapped.inverse_temperature(), ids)
-            self._check_loss(loss, inputs)
-            return loss
-
-        steps = self.current_gradient_accumulation_steps
-        loss = cached_backward(
-            model,
-            split_batch(inputs, chunks),
-            batch_loss,
-            temperature=[
-                parameter
-                for name, parameter in unwrapped.named_parameters()
-                if name.split(".")[-1] in _TEMPERATURE and parameter.requires_grad
-            ],
-            backward=self.accelerator.backward,
-            forward_context=self.compute_loss_context_manager,
-            no_sync=partial(self.accelerator.no_sync, model),
-            factor=1 / steps,
         )
-        return loss / steps
 
-    def _loss_over_processes(
-        self, images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor | None
-    ) -> torch.Tensor:
-        model = self.accelerator.unwrap_model(self.model)
-        if self.args.world_size == 1 or not self.args.gather_negatives:
-            return model.contrastive_loss(images, texts, scale, ids)
-        counts = row_counts(images)
-        loss = model.contrastive_loss(
-            images,
-            texts,
-            scale,
-            ids,
-            all_image_embeds=gather_rows(images, counts),
-            all_text_embeds=gather_rows(texts, counts),
-            all_image_ids=None if ids is None else gather_rows(ids, counts),
-            offset=sum(counts[: self.args.process_index]),
-        )
-        # A process with more pairs counts for more: the mean over processes is then the mean over pairs.
-        return loss * (len(images) * len(counts) / sum(counts))
-
-    def _check_loss(self, loss: torch.Tensor, inputs: dict[str, Any]) -> None:
-        if bool(torch.isfinite(loss)):
+    def _start_heads(self) -> None:
+        if self.args.head_init is None:
             return
-        ids = inputs.get("image_ids")
-        numbers = [] if ids is None else ids.tolist()
-        names = numbers if self._image_names is None else [self._image_names[number] for number in numbers]
-        raise not_finite_loss(loss, self.state.global_step + 1, self.model, inputs, names)
+        pairs = self._training_pairs()
+        if not pairs.is_kept:
+            raise ValueError(
+                f"head_init={self.args.head_init!r} is computed on the kept features of both towers, and here "
+                "not both are kept: freeze both, with feature_cache='auto' and without image augmentation."
+            )
+        model = self.accelerator.unwrap_model(self.model)
+        start_heads_at_cca(
+            model.visual_projection, model.text_projection, kept_pairs(pairs, self.args.captions_per_image)
+        )
 
     # ---- Optimizer ----
 

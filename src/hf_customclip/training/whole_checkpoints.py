@@ -40,11 +40,16 @@ class WholeCheckpointsMixin:
             resume_from_checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
             if resume_from_checkpoint is None:
                 logger.warning(f"{folder} holds no checkpoint to resume from: training starts at step 0.")
+        if not resume_from_checkpoint:
+            self._start_heads()
         self.accelerator.wait_for_everyone()
         if self.args.local_process_index == 0:
             shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
+
+    def _start_heads(self) -> None:
+        """What comes before the first step of a run, and of none that is resumed."""
 
     def _get_output_dir(self, trial: Any) -> str:
         folder: str = super()._get_output_dir(trial)  # type: ignore[misc]
