@@ -7,9 +7,8 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import tiny_dataset, tiny_model, tiny_processor
+from tiny_training import make_trainer
 from transformers import AutoModel, AutoProcessor
-
-from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments
 
 METRICS = {
     *(f"eval_{way}_recall@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)),
@@ -18,27 +17,6 @@ METRICS = {
     "eval_rsum",
     "eval_loss",
 }
-
-
-def make_trainer(folder, model=None, rows=24, **arguments):
-    defaults = {
-        "per_device_train_batch_size": 16,
-        "num_train_epochs": 2,
-        "logging_steps": 1,
-        "report_to": "none",
-        "use_cpu": True,
-        "disable_tqdm": True,
-        "save_strategy": "no",
-    }
-    args = CustomClipTrainingArguments(output_dir=str(folder), **{**defaults, **arguments})
-    data = tiny_dataset(rows)
-    return CustomClipTrainer(
-        tiny_model() if model is None else model,
-        args,
-        train_dataset=data,
-        eval_dataset=data,
-        processing_class=tiny_processor(),
-    )
 
 
 def test_evaluation_agrees_with_brute_force(tmp_path):
