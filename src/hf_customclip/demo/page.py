@@ -23,11 +23,12 @@ LABELS = "a person, an animal, food, a vehicle, a building"
 TEMPLATE = "This is a photo of {}."
 # One after the other, whichever tab asks: a model is one.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+PICTURE: dict[str, Any] = {"type": "pil", "sources": ["upload", "clipboard"]}
 FONTS = ["system-ui", "sans-serif"]
 CSS = """
 .gradio-container {max-width: 1100px !important; width: 100% !important; margin: 0 auto !important}
 .gradio-container > main, .gradio-container main > .wrap {width: 100% !important}
-#search-found .grid-wrap {max-height: none}
+#search-found .grid-wrap {max-height: none; overflow-y: visible}
 #search-found .caption-label {white-space: normal; text-align: left; max-width: calc(100% - 1rem)}
 """
 FINDING_COLUMNS = ["category", "triggers", "by", "score", "threshold", "nearest", "then"]
@@ -106,7 +107,7 @@ def _classify_tab(gr: Any, model: Any, processor: Any) -> None:
 
     with gr.Tab("Classify", id="classify"), gr.Row():
         with gr.Column():
-            picture = gr.Image(label="Picture", type="pil", height=300, elem_id="classify-picture")
+            picture = gr.Image(label="Picture", **PICTURE, height=300, elem_id="classify-picture")
             labels = gr.Textbox(LABELS, label="Labels, with commas between", elem_id="classify-labels")
             template = gr.Textbox(TEMPLATE, label="Sentence, with {} for the label")
             button = gr.Button("Classify", variant="primary", elem_id="classify-go")
@@ -141,9 +142,7 @@ def _search_tab(gr: Any, index: ImageIndex, pictures: Path | None) -> None:
                     elem_id="search-words",
                 )
                 button = gr.Button("Search", variant="primary", elem_id="search-go")
-            picture = gr.Image(
-                label="Or a picture, or both", type="pil", height=250, elem_id="search-picture"
-            )
+            picture = gr.Image(label="Or a picture, or both", **PICTURE, height=250, elem_id="search-picture")
         gr.Markdown("### Found, the best first")
         gallery = gr.Gallery(
             show_label=False,
@@ -175,7 +174,7 @@ def _moderate_tab(gr: Any, model: Any, processor: Any, policy: Any) -> None:
     with gr.Tab("Moderate", id="moderate"):
         with gr.Row():
             with gr.Column():
-                picture = gr.Image(label="Picture", type="pil", height=260, elem_id="moderate-picture")
+                picture = gr.Image(label="Picture", **PICTURE, height=260, elem_id="moderate-picture")
                 text = gr.Textbox(label="Text that comes with it", lines=2, elem_id="moderate-text")
                 button = gr.Button("Check", variant="primary", elem_id="moderate-go")
             with gr.Column():

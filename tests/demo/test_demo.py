@@ -1,0 +1,232 @@
+"""Pins: the page works in a real browser (a query typed, the right picture seen first; a picture classified and
+moderated; mistakes said in a sentence), listens on 127.0.0.1 alone, and fetches nothing from elsewhere; the Space
+that is written runs by itself, elsewhere, without what it was made of."""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from hf_customclip.cli import main
+from hf_customclip.demo import write_space
+
+pytest.importorskip("gradio", reason="the demo extra is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+PATIENCE = 90
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def served(command, log, **options):
+    """Run a command that serves a page until the end of the block."""
+    with open(log, "w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **options)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while "Running on local URL" not in Path(log).read_text():
+            assert process.poll() is None and time.monotonic() < deadline, Path(log).read_text()
+            time.sleep(0.2)
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def page(shown, tmp_path_factory):
+    """The address of the page that the real command serves."""
+    port = free_port()
+    code = "from hf_customclip.cli import main; main()"
+    options = ["--index", shown.index, "--policy", shown.policy, "--port", str(port)]
+    log = tmp_path_factory.mktemp("log") / "demo.log"
+    with served([sys.executable, "-c", code, "demo", shown.model, *options], log):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("Chromium and its driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1300,1100"):
+        options.add_argument(option)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def see(browser, page):
+    """`see(css)`: the elements, as soon as there are any."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    browser.get(page)
+
+    def see(css, text=""):
+        def there(driver):
+            found = [e for e in driver.find_elements(By.CSS_SELECTOR, css) if text in (e.text or "")]
+            return found or None
+
+        return WebDriverWait(browser, PATIENCE).until(there, f"{css} {text}")
+
+    return see
+
+
+def open_tab(see, name):
+    next(tab for tab in see("button[role=tab]") if tab.text == name).click()
+
+
+def write(box, text):
+    box.clear()
+    box.send_keys(text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("query", ["a large green triangle on white", "a large blue square on white"])
+def test_a_typed_query_shows_the_right_picture_first(see, shown, query):
+    write(see("#search-words textarea, #search-words input")[0], query)
+    see("#search-go")[0].click()
+    name = query.replace(" ", "-")
+    first = see("#search-found .thumbnail-item, #search-found .thumbnail-lg", name)[0]
+    everything = see("#search-found .caption-label")
+    assert name in everything[0].text and len(everything) == 12
+    from selenium.webdriver.common.by import By
+
+    source = first.find_element(By.CSS_SELECTOR, "img").get_attribute("src")
+    with urllib.request.urlopen(source) as answer:
+        seen = np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"), dtype=float)
+    drawn = np.asarray(Image.open(shown.pictures / "all" / f"{name}.png").convert("RGB"), dtype=float)
+    assert seen.shape == drawn.shape and np.abs(seen - drawn).mean() < 6, (
+        "the picture itself, not only its name"
+    )
+
+
+@pytest.mark.slow
+def test_a_search_by_picture_finds_that_picture(see, shown):
+    name = "a-large-red-circle-on-white"
+    see("#search-picture input[type=file]")[0].send_keys(str(shown.pictures / "all" / f"{name}.png"))
+    see("#search-picture img")
+    see("#search-go")[0].click()
+    assert f"1.000  {name}".replace("  ", " ") in see("#search-found .caption-label", name)[0].text.replace(
+        "  ", " "
+    )
+
+
+@pytest.mark.slow
+def test_a_picture_is_classified_among_ones_own_labels(see, shown):
+    open_tab(see, "Classify")
+    see("#classify-picture input[type=file]")[0].send_keys(
+        str(shown.pictures / "all" / "a-large-pink-cross-on-white.png")
+    )
+    see("#classify-picture img")
+    labels = "large blue circle on white, large pink cross on white, large red square on white"
+    write(see("#classify-labels textarea, #classify-labels input")[0], labels)
+    see("#classify-go")[0].click()
+    result = see("#classify-result", "%")[0].text
+    assert result.splitlines()[0] == "large pink cross on white"
+
+
+@pytest.mark.slow
+def test_a_picture_and_a_text_are_moderated(see, shown, browser, page):
+    open_tab(see, "Moderate")
+    picture = shown.policy.parent / "examples" / "cross.png"
+    see("#moderate-picture input[type=file]")[0].send_keys(str(picture))
+    see("#moderate-picture img")
+    see("#moderate-go")[0].click()
+    assert see("#moderate-action", "block")
+    why = see("#moderate-why", "crosses")[0].text
+    assert "a large red cross on white" in why and "image" in why and "yes" in why
+    browser.get(page)
+    open_tab(see, "Moderate")
+    write(see("#moderate-text textarea")[0], "a large blue square on white")
+    see("#moderate-go")[0].click()
+    assert see("#moderate-action", "allow")
+
+
+@pytest.mark.slow
+def test_a_mistake_is_said_in_a_sentence(see):
+    see("#search-go")[0].click()
+    assert see(".toast-body", "Say what to look for: words, a picture, or both.")
+
+
+@pytest.mark.slow
+def test_nothing_comes_from_elsewhere_and_nobody_else_can_reach_it(see, browser, page):
+    see("#search-words")
+    names = browser.execute_script("return performance.getEntriesByType('resource').map(each => each.name)")
+    assert names and all(name.startswith((page, "data:", "blob:")) for name in names)
+    if os.path.exists("/proc/net/tcp"):
+        port = f"{int(page.rsplit(':', 1)[1]):04X}"
+        lines = [
+            line.split()
+            for file in ("/proc/net/tcp", "/proc/net/tcp6")
+            for line in Path(file).read_text().splitlines()
+        ]
+        listening = {line[1] for line in lines if line[1].endswith(f":{port}") and line[3] == "0A"}
+        assert listening == {f"0100007F:{port}"}
+
+
+@pytest.mark.slow
+def test_the_space_runs_without_what_it_was_made_of(shown, tmp_path):
+    from gradio_client import Client, handle_file
+
+    made = tmp_path / "made"
+    made.mkdir()
+    for name, source in {"model": shown.model, "index": shown.index, "pictures": shown.pictures}.items():
+        shutil.copytree(source, made / name)
+    write_space(tmp_path / "space", str(shown.model), index=shown.index, policy=shown.policy)
+    shutil.move(tmp_path / "space", tmp_path / "elsewhere")
+    space = tmp_path / "elsewhere"
+    front = yaml.safe_load((space / "README.md").read_text().split("---")[1])
+    assert (front["sdk"], front["app_file"]) == ("gradio", "app.py") and front["sdk_version"].count(".") == 2
+    assert (space / "requirements.txt").read_text().startswith("hf-customclip[demo,search]==")
+    port = free_port()
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    with served([sys.executable, "app.py"], tmp_path / "log", cwd=space, env=environment):
+        client = Client(f"http://127.0.0.1:{port}", verbose=False)
+        found = client.predict("a large green circle on white", None, api_name="/search")
+        assert found[0]["caption"].endswith("a-large-green-circle-on-white")
+        with Image.open(found[0]["image"]) as picture:
+            assert picture.convert("RGB").getpixel((20, 16))[1] > 100, "shown from the Space's own copy"
+        cross = handle_file(str(space / "policy" / "examples" / "cross.png"))
+        assert client.predict(cross, "", api_name="/moderate")[0] == "## block"
+
+
+def test_a_space_is_refused_in_a_sentence(shown, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ValueError, match="is not empty: name a new folder"):
+        write_space(tmp_path / "full", str(shown.model))
+    outside = tmp_path / "policy.yaml"
+    shutil.copy(shown.policy, outside)
+    outside.write_text(
+        outside.read_text().replace("examples/cross.png", str(shown.policy.parent / "examples/cross.png"))
+    )
+    with pytest.raises(ValueError, match="must lie beside the policy"):
+        write_space(tmp_path / "new", str(shown.model), policy=outside)
+
+
+def test_what_cannot_be_shown_is_said_before_a_model_is_loaded(tmp_path, capsys):
+    for option, said in (("--index", "There is no index in"), ("--policy", "There is no policy file")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["demo", "no/model", option, str(tmp_path / "none")])
+        assert stopped.value.code == 1 and said in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""Pins: the scripts in examples/ do what their first lines promise."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from tiny import tiny_dataset, tiny_model, tiny_processor
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def script(name):
+    """An example as a module; what stands under `if __name__` is left."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, image in enumerate(tiny_dataset(4)["image"]):
+        image.save(folder / f"{number}.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+def test_classify(model, pictures, capsys):
+    best = script("classify").classify(model, pictures, ["red square", "red circle"])
+    assert list(best) == pictures and set(best.values()) <= {"red square", "red circle"}
+    said = capsys.readouterr().out.splitlines()
+    assert [line.startswith(f"{p} {best[p]} 0.") for p, line in zip(pictures, said, strict=True)] == [
+        True
+    ] * 4
+
+
+def test_moderate(model, pictures, capsys):
+    policy = EXAMPLES / "policies" / "emoji.yaml"
+    actions = script("moderate").moderate(model, str(policy), pictures, "a mug of beer")
+    said = capsys.readouterr().out
+    assert set(actions) <= {"flag", "review"}, "the text is a prompt word for word"
+    assert said.count('alcohol: the text near "a mug of beer" (1.000 >= 0.419)') == 4
+
+
+def test_export(model, pictures, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the export extra is not installed")
+    pytest.importorskip("onnxscript", reason="the export extra is not installed")
+    import torch
+
+    from hf_customclip.evaluation.embedding import embed_images, embed_texts
+
+    found = script("export").export_and_search(model, tmp_path / "onnx", pictures, "large red circle")
+    cosines = embed_images(tiny_model(), tiny_processor(), pictures) @ embed_texts(
+        tiny_model(), tiny_processor(), ["large red circle"]
+    ).squeeze(0)
+    assert found == [pictures[i] for i in torch.argsort(cosines, descending=True).tolist()]
