@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,8 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     Returns:
         The metrics that also land in `all_results.json`.
     """
-    args = CustomClipTrainingArguments(
-        **checked_fields(CustomClipTrainingArguments, config.training, "training")
-    )
+    given = checked_fields(CustomClipTrainingArguments, config.training, "training")
+    args = CustomClipTrainingArguments(**{"disable_tqdm": not sys.stderr.isatty(), **given})
     data = dict(config.data)
     augmentation = build_augmentation(data.pop("augmentation", None))
     splits = _load_splits(data)
