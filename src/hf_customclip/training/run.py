@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import AutoModel, AutoProcessor, pipeline, set_seed
 
 from ..data import load_image_text_dataset
 from ..data.augmentation import build_augmentation
@@ -37,6 +37,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     """
     given = checked_fields(CustomClipTrainingArguments, config.training, "training")
     args = CustomClipTrainingArguments(**{"disable_tqdm": not sys.stderr.isatty(), **given})
+    set_seed(args.seed)  # Trainer does it too, but after the heads have got their random weights
     data = dict(config.data)
     augmentation = build_augmentation(data.pop("augmentation", None))
     splits = _load_splits(data)
