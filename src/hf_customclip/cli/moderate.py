@@ -67,7 +67,7 @@ def moderate(
     from ..moderation.items import read_items
     from ..moderation.policy import Policy
 
-    items, checked_policy = read_items(source), Policy.from_file(policy)
+    checked_policy, items = Policy.from_file(policy), read_items(source)
     with AuditLog(log, KEY_FIELDS) if log else nullcontext() as audit:
         # Seconds of imports, so only after what was asked has been found to make sense.
         from ..features.hashing import weights_digest
@@ -107,7 +107,7 @@ def calibrate(
     from ..moderation.items import read_items
     from ..moderation.policy import Policy, write_thresholds
 
-    items, checked_policy = read_items(labelled), Policy.from_file(policy)
+    checked_policy, items = Policy.from_file(policy), read_items(labelled)
     from ..moderation.calibration import calibrate as choose
     from ..moderation.moderator import Moderator
     from .pictures import load_model
