@@ -1,0 +1,173 @@
+"""Pins: embed, index and search as commands, in processes of their own: what they print, as text and as JSON, exit
+codes, mistakes in one line; help starts without torch; the example runs; the drawing shows what was found."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tiny import tiny_dataset, tiny_model, tiny_processor
+
+from hf_customclip.cli import main
+from hf_customclip.cli.search import expression
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, pictures with metadata and one that cannot be read, and their index."""
+    folder = tmp_path_factory.mktemp("search")
+    tiny_model().save_pretrained(folder / "model")
+    tiny_processor().save_pretrained(folder / "model")
+    (folder / "pictures").mkdir()
+    for number, row in enumerate(tiny_dataset(12)):
+        row["image"].save(folder / "pictures" / f"{number}.png")
+    (folder / "pictures" / "broken.png").write_bytes(b"x")
+    lines = [f"{number}.png,{2000 + number},{'ab'[number % 2]}" for number in range(12)]
+    (folder / "pictures" / "metadata.csv").write_text("\n".join(["file_name,year,brand", *lines]))
+    with pytest.raises(SystemExit) as stopped:
+        main(["index", str(folder / "model"), str(folder / "pictures"), str(folder / "index")])
+    assert stopped.value.code == 1  # for the one that cannot be read
+    return folder
+
+
+def run(capsys, *arguments):
+    """Exit code and standard output, in this process."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return stopped.value.code or 0, captured.out, captured.err
+
+
+def test_indexing_again_and_what_cannot_be_read(folder, capsys):
+    code, out, err = run(
+        capsys, "index", folder / "model", folder / "pictures", folder / "index", "--json", "--batch-size", 5
+    )
+    assert code == 1 and err.strip() == "1 pictures could not be read."
+    assert json.loads(out) == {
+        "added": 0,
+        "changed": 0,
+        "unchanged": 12,
+        "removed": 0,
+        "unreadable": {"broken.png": "it is not in a picture format that Pillow knows"},
+    }
+
+
+def test_search_in_a_process_of_its_own(folder):
+    command = [sys.executable, "-m", "hf_customclip.cli", "search", str(folder / "index")]
+    picture = str(folder / "pictures" / "7.png")
+    done = subprocess.run(
+        [*command, "--image", picture, "-k", "3"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3 and lines[0].split() == ["1.000", picture]
+
+
+def test_filters_json_and_both(folder, capsys):
+    search = ("search", folder / "index", "a red circle", "--json", "-k", "20")
+    code, out, _ = run(capsys, *search, "--filter", "year>=2004", "--filter", "brand=b,c")
+    found = json.loads(out)
+    assert code == 0 and {result["metadata"]["year"] for result in found} == {2005, 2007, 2009, 2011}
+    assert found == sorted(found, key=lambda result: -result["score"])
+    assert found[0].keys() == {"id", "score", "path", "metadata"}
+    both = json.loads(run(capsys, *search, "--image", folder / "pictures" / "3.png")[1])
+    assert [result["id"] for result in both] != [
+        result["id"] for result in json.loads(run(capsys, *search)[1])
+    ]
+
+
+def test_the_drawing(folder, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "found.png"
+    code, _, err = run(capsys, "search", folder / "index", "red $ x", "--plot", file, "-k", 7)
+    assert code == 0 and f"wrote {file}" in err
+    with PIL.Image.open(file) as drawn:
+        assert drawn.width > drawn.height > 200
+
+
+def test_embed_writes_parquet(folder, tmp_path, capsys):
+    file = tmp_path / "vectors.parquet"
+    code, out, _ = run(capsys, "embed", folder / "model", folder / "pictures", file)
+    assert code == 1 and out.startswith(
+        "12 added, 0 changed, 0 unchanged, 0 removed; 1 cannot be read: broken.png ("
+    )
+    table = pq.read_table(file)
+    assert {*table.column_names} == {"id", "path", "state", "year", "brand", "vector"} and len(table) == 12
+    code, out, _ = run(capsys, "embed", folder / "model", folder / "pictures", file)
+    assert out.startswith("0 added, 0 changed, 12 unchanged")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", "nowhere", "red"], "There is no index in 'nowhere': make one with"),
+        (["search", "{index}"], "Say what to look for: words, --image FILE, or both."),
+        (
+            ["search", "{index}", "red", "--filter", "colour=red"],
+            "no column 'colour' to filter by, only id, path",
+        ),
+        (
+            ["search", "{index}", "red", "--filter", "year=old"],
+            "column 'year' holds int64, and 'old' is none",
+        ),
+        (["search", "{index}", "red", "--filter", "year"], "'year' is no condition: write column=value"),
+        (["search", "{index}", "--image", "nowhere.png"], "there is no such file"),
+        (
+            ["embed", "{model}", "{pictures}", "vectors.csv"],
+            "neither a .parquet file nor a postgresql:// address",
+        ),
+        (["index", "{model}", "nowhere", "x"], "There is no folder of pictures 'nowhere'"),
+    ],
+)
+def test_mistakes_end_in_one_line(folder, capsys, arguments, said):
+    places = {name: folder / name for name in ("index", "model", "pictures")}
+    code, out, err = run(capsys, *(argument.format(**places) for argument in arguments))
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 1 and out == "" and len(errors) == 1 and said in errors[0]
+
+
+def test_conditions():
+    schema = pa.schema([("year", pa.int64()), ("brand", pa.string())])
+    table = pa.table({"year": [1, 2, 3, None], "brand": ["a", "b", "c", "a=b"]}, schema=schema)
+
+    def kept(*conditions):
+        return table.filter(expression(list(conditions), schema))["brand"].to_pylist()
+
+    assert expression(None, schema) is None
+    assert kept("year>1") == ["b", "c"] and kept("year<=2") == ["a", "b"]
+    assert kept("brand=a,c") == ["a", "c"] and kept("year = 1 ", "brand=b") == []
+    assert kept("brand=a=b") == ["a=b"]
+    assert "a" not in kept("brand!=a,b")
+
+
+@pytest.mark.parametrize("command", ["embed", "index", "search"])
+def test_help_teaches_by_example_and_needs_no_torch(command):
+    code = (
+        "import sys\nfrom hf_customclip.cli import main\n"
+        f"try: main([{command!r}, '--help'])\nexcept SystemExit as stop: assert not stop.code\n"
+        "assert not {'torch', 'transformers', 'datasets', 'pyarrow', 'faiss'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert f"hf-customclip {command} " in done.stdout
+
+
+def test_the_example_runs(folder, tmp_path):
+    data = tiny_dataset(24)
+    data = data.cast_column("image_id", type(data.features["image_id"])("string"))
+    data = data.add_column("group", ["animals-nature", "objects"] * 12)
+    (tmp_path / "data").mkdir()
+    data.to_parquet(tmp_path / "data" / "test.parquet")
+    arguments = [folder / "model", tmp_path / "data", "a red circle", tmp_path / "index"]
+    command = [sys.executable, str(ROOT / "examples" / "search.py"), *map(str, arguments)]
+    for said in ("24 added, 0 changed, 0 unchanged", "0 added, 0 changed, 24 unchanged"):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"24 pictures: {said}, 0 removed\n")
+        assert done.stdout.count("\n  ") == 15
