@@ -1,5 +1,6 @@
 """Promises pinned here: every form of data trains, end to end; and each config in `examples/configs` does so
-on a small faithful copy of its form lying where the config says, up to `all_results.json` and a saved model.
+on a small faithful copy of its form lying where the config says, up to `all_results.json` and a saved model. A
+run repeated gives the same bytes.
 """
 
 import json
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import miniatures
 import pytest
+import torch
 from tiny import tiny_model, tiny_processor, tiny_text_tower, tiny_vision_tower
 
 from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments
@@ -53,6 +55,16 @@ def towers(tmp_path_factory):
     }
 
 
+def quick(config, paths, towers, folder):
+    """The config with its data and towers elsewhere, and a single epoch on the CPU."""
+    overrides = [f"data.{key}={path}" for key, path in paths.items()]
+    overrides += [f"model.{key}={path}" for key, path in towers.items()]
+    training = {"num_train_epochs": 1, "per_device_train_batch_size": 2, "use_cpu": True, "report_to": "none",
+                "dataloader_num_workers": 0, "output_dir": folder, "disable_tqdm": True}  # fmt: skip
+    overrides += [f"training.{key}={value}" for key, value in training.items()]
+    return load_config(CONFIGS / config, overrides)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "lay_out"),
@@ -72,16 +84,24 @@ def test_config_trains(config, lay_out, towers, tmp_path, monkeypatch):
         assert {key: str(path.relative_to(tmp_path)) for key, path in paths.items()} == {
             key: written[key] for key in paths
         }
-    overrides = [f"data.{key}={path}" for key, path in paths.items()]
-    overrides += [f"model.{key}={path}" for key, path in towers.items()]
-    quick = {"num_train_epochs": 1, "per_device_train_batch_size": 2, "use_cpu": True, "report_to": "none",
-             "dataloader_num_workers": 0, "output_dir": tmp_path / "out", "disable_tqdm": True}  # fmt: skip
-    overrides += [f"training.{key}={value}" for key, value in quick.items()]
-    metrics = run_training(load_config(CONFIGS / config, overrides))
+    metrics = run_training(quick(config, paths, towers, tmp_path / "out"))
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert results["eval_i2t_recall@10"] == metrics["eval_i2t_recall@10"]
     assert results["train_loss"] > 0
     assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert (tmp_path / "out" / "modules.json").is_file()  # sentence-transformers'
+
+
+@pytest.mark.slow
+def test_a_run_can_be_repeated(towers, tmp_path):
+    """Also where the random state was another before it: heads, order and dropout come from the seed."""
+    paths = own_folder(tmp_path / "data")
+    weights = []
+    for name in ("first", "second"):
+        torch.rand(len(weights) + 1)
+        run_training(quick("own_folder.yaml", paths, towers, tmp_path / name))
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
 
 
 FORMS = (
