@@ -9,7 +9,7 @@ from tiny import tiny_model
 from tiny_training import make_trainer
 
 from hf_customclip.modeling.heads_custom_clip import build_projection
-from hf_customclip.training.head_init import start_heads_at_cca
+from hf_customclip.training.head_init import RIDGE, start_heads_at_cca
 
 
 def shared_signal(rows=400, seed=0):
@@ -25,7 +25,7 @@ def numpy_similarities(x, y):
     """Ridge CCA by an eigenvalue problem, in another way than the package's: sum of rho * a * b."""
     x, y = x - x.mean(0), y - y.mean(0)
     xx, yy, xy = x.T @ x / len(x), y.T @ y / len(y), x.T @ y / len(x)
-    xx, yy = xx + np.eye(len(xx)) * np.trace(xx) / len(xx), yy + np.eye(len(yy)) * np.trace(yy) / len(yy)
+    xx, yy = (c + RIDGE * np.eye(len(c)) * np.trace(c) / len(c) for c in (xx, yy))
     values, b = np.linalg.eig(np.linalg.solve(yy, xy.T) @ np.linalg.solve(xx, xy))
     b = b.real / np.sqrt(np.einsum("ij,ik,kj->j", b.real, yy, b.real))
     rho = np.sqrt(np.clip(values.real, 1e-18, None))

@@ -15,7 +15,7 @@ from ..data.pairs import PairDataset
 from ..modeling.heads_custom_clip import MlpProjection
 
 # Added to both covariances, in units of the mean variance of a feature.
-RIDGE = 1.0
+RIDGE = 2.0
 BATCH = 8192
 
 Pairs = tuple[torch.Tensor, torch.Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from contextlib import suppress
@@ -12,6 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
 
+from ..modeling.modeling_custom_clip import CustomClipModel
 from .finite import check_weights
 
 logger = logging.get_logger(__name__)
@@ -77,6 +79,28 @@ class WholeCheckpointsMixin:
                 use_mtime=True,
             )
         self.accelerator.wait_for_everyone()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not self._load_by_name(resume_from_checkpoint, model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+
+    def _load_best_model(self) -> None:
+        if not self._load_by_name(self.state.best_model_checkpoint):
+            super()._load_best_model()  # type: ignore[misc]
+
+    def _load_by_name(self, folder: str, model: Any = None) -> bool:
+        """Load a whole checkpoint through `from_pretrained`; whether it was one.
+
+        Trainer puts a file's tensors in by their names there. Those are some towers' old names, a ViT's for
+        example, and with no more than a warning the tower would stay as it is.
+        """
+        model = self.accelerator.unwrap_model(self.model if model is None else model)
+        in_parts = getattr(self, "is_fsdp_enabled", False) or getattr(self, "is_deepspeed_enabled", False)
+        if in_parts or not isinstance(model, CustomClipModel):
+            return False
+        loaded = type(model).from_pretrained(folder, config=copy.deepcopy(model.config))
+        model.load_state_dict(loaded.state_dict())
+        return True
 
     def _correct_best(self, written: Path, final: Path) -> None:
         """Where this checkpoint is the best so far, Trainer has noted the name under which it was written."""

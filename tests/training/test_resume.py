@@ -1,0 +1,76 @@
+"""Pins: resuming and loading the best model bring back trained towers whose weights have other names in the file
+(a ViT's); a half-written checkpoint is never resumed from; `True` is allowed before the first checkpoint;
+runs killed with SIGKILL end in the same bits."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import tiny_model
+from tiny_training import make_trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def unfrozen():
+    model = tiny_model()
+    model.unfreeze()
+    return model
+
+
+def assert_same(one, other):
+    for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_trained_towers_are_resumed(tmp_path):
+    whole = make_trainer(tmp_path, unfrozen(), save_strategy="steps", save_steps=2)
+    whole.train()
+    resumed = make_trainer(tmp_path / "resumed", unfrozen())
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert_same(whole.model, resumed.model)
+
+
+def test_the_best_model_has_its_trained_towers(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        unfrozen(),
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="loss",
+        greater_is_better=True,  # the worst: not the last
+    )
+    trainer.train()
+    best = trainer.state.best_model_checkpoint
+    assert Path(best).parent == tmp_path and Path(best).is_dir()
+    assert_same(trainer.model, type(trainer.model).from_pretrained(best))
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path):
+    whole = make_trainer(tmp_path, save_strategy="steps", save_steps=2, save_total_limit=1)
+    whole.train(resume_from_checkpoint=True)  # nothing there yet
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
+    assert not (tmp_path / ".unfinished").exists()
+    half = tmp_path / ".unfinished" / "checkpoint-99"
+    half.mkdir(parents=True)
+    (half / "trainer_state.json").write_text('{"global_step": 99')
+    again = make_trainer(tmp_path)
+    again.train(resume_from_checkpoint=True)
+    assert_same(whole.model, again.model)
+    assert not half.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_runs_end_in_the_same_bits(processes):
+    command = [sys.executable, ROOT / "benchmarks" / "kill_and_resume.py", "--kills", "3"]
+    done = subprocess.run(
+        [*command, "--processes", str(processes)], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 of 3 identical" in done.stdout
