@@ -3,20 +3,22 @@
 Importing the package registers its classes with transformers' Auto classes, as soon as those are there.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ._lazy import lazy_names
 from ._registration import register_when_needed
 
 if TYPE_CHECKING:
-    from .modeling.configuration_custom_clip import CustomClipConfig, TorchvisionBackboneConfig
-    from .modeling.modeling_custom_clip import CustomClipModel, CustomClipOutput
-    from .modeling.modeling_torchvision_backbone import TorchvisionBackboneModel
-    from .modeling.processing_custom_clip import CustomClipProcessor
-    from .moderation.moderator import Moderator
-    from .search.index import ImageIndex
-    from .training.arguments import CustomClipTrainingArguments
-    from .training.trainer import CustomClipTrainer
+    from .modeling.configuration_custom_clip import CustomClipConfig as CustomClipConfig
+    from .modeling.configuration_custom_clip import TorchvisionBackboneConfig as TorchvisionBackboneConfig
+    from .modeling.modeling_custom_clip import CustomClipModel as CustomClipModel
+    from .modeling.modeling_custom_clip import CustomClipOutput as CustomClipOutput
+    from .modeling.modeling_torchvision_backbone import TorchvisionBackboneModel as TorchvisionBackboneModel
+    from .modeling.processing_custom_clip import CustomClipProcessor as CustomClipProcessor
+    from .moderation.moderator import Moderator as Moderator
+    from .search.index import ImageIndex as ImageIndex
+    from .training.arguments import CustomClipTrainingArguments as CustomClipTrainingArguments
+    from .training.trainer import CustomClipTrainer as CustomClipTrainer
 
 __version__ = "0.1.0"
 
@@ -33,30 +35,6 @@ _MODULE_OF = {
     "TorchvisionBackboneModel": "modeling.modeling_torchvision_backbone",
 }
 
-__all__ = [
-    "CustomClipConfig",
-    "CustomClipModel",
-    "CustomClipOutput",
-    "CustomClipProcessor",
-    "CustomClipTrainer",
-    "CustomClipTrainingArguments",
-    "ImageIndex",
-    "Moderator",
-    "TorchvisionBackboneConfig",
-    "TorchvisionBackboneModel",
-    "__version__",
-]
-
-
-def __getattr__(name: str) -> Any:
-    # Torch and transformers take seconds to import; they are not needed for `hf-customclip --help`.
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
-
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
 
 register_when_needed()

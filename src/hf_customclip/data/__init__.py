@@ -3,15 +3,21 @@
 Names are imported when first used, so that `import hf_customclip.data` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .augmentation import build_augmentation
-    from .images import UnreadableImageError, decode_image, to_rgb
-    from .inspection import inspect_captions, inspect_source, plot_grid
-    from .loading import load_image_text_dataset
-    from .report import DataError, DataReport
+    from .augmentation import build_augmentation as build_augmentation
+    from .images import UnreadableImageError as UnreadableImageError
+    from .images import decode_image as decode_image
+    from .images import to_rgb as to_rgb
+    from .inspection import inspect_captions as inspect_captions
+    from .inspection import inspect_source as inspect_source
+    from .inspection import plot_grid as plot_grid
+    from .loading import load_image_text_dataset as load_image_text_dataset
+    from .report import DataError as DataError
+    from .report import DataReport as DataReport
 
 _MODULE_OF = {
     "DataError": "report",
@@ -26,25 +32,4 @@ _MODULE_OF = {
     "to_rgb": "images",
 }
 
-__all__ = [
-    "DataError",
-    "DataReport",
-    "UnreadableImageError",
-    "build_augmentation",
-    "decode_image",
-    "inspect_captions",
-    "inspect_source",
-    "load_image_text_dataset",
-    "plot_grid",
-    "to_rgb",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)

@@ -3,25 +3,31 @@
 Names are imported when first used, so that `import hf_customclip.evaluation` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .adapters import load_open_clip_style
-    from .callbacks import ChanceLossCallback, OverfittingCallback
-    from .chance import chance_recall, retrieval_chance
-    from .classification import ClassificationResult
-    from .embedding import embed_dataset, embed_images, embed_texts
-    from .metric_space import METRIC_PATH, export_retrieval_metric, push_retrieval_metric
-    from .reports import (
-        classification_eval_results,
-        format_classification_table,
-        format_retrieval_table,
-        retrieval_eval_results,
-    )
-    from .retrieval import retrieval_metrics, retrieval_ranks
-    from .sentence_transformers_export import save_for_sentence_transformers
-    from .zero_shot import ZeroShotClassifier
+    from .adapters import load_open_clip_style as load_open_clip_style
+    from .callbacks import ChanceLossCallback as ChanceLossCallback
+    from .callbacks import OverfittingCallback as OverfittingCallback
+    from .chance import chance_recall as chance_recall
+    from .chance import retrieval_chance as retrieval_chance
+    from .classification import ClassificationResult as ClassificationResult
+    from .embedding import embed_dataset as embed_dataset
+    from .embedding import embed_images as embed_images
+    from .embedding import embed_texts as embed_texts
+    from .metric_space import METRIC_PATH as METRIC_PATH
+    from .metric_space import export_retrieval_metric as export_retrieval_metric
+    from .metric_space import push_retrieval_metric as push_retrieval_metric
+    from .reports import classification_eval_results as classification_eval_results
+    from .reports import format_classification_table as format_classification_table
+    from .reports import format_retrieval_table as format_retrieval_table
+    from .reports import retrieval_eval_results as retrieval_eval_results
+    from .retrieval import retrieval_metrics as retrieval_metrics
+    from .retrieval import retrieval_ranks as retrieval_ranks
+    from .sentence_transformers_export import save_for_sentence_transformers as save_for_sentence_transformers
+    from .zero_shot import ZeroShotClassifier as ZeroShotClassifier
 
 _MODULE_OF = {
     "METRIC_PATH": "metric_space",
@@ -46,35 +52,4 @@ _MODULE_OF = {
     "save_for_sentence_transformers": "sentence_transformers_export",
 }
 
-__all__ = [
-    "METRIC_PATH",
-    "ChanceLossCallback",
-    "ClassificationResult",
-    "OverfittingCallback",
-    "ZeroShotClassifier",
-    "chance_recall",
-    "classification_eval_results",
-    "embed_dataset",
-    "embed_images",
-    "embed_texts",
-    "export_retrieval_metric",
-    "format_classification_table",
-    "format_retrieval_table",
-    "load_open_clip_style",
-    "push_retrieval_metric",
-    "retrieval_chance",
-    "retrieval_eval_results",
-    "retrieval_metrics",
-    "retrieval_ranks",
-    "save_for_sentence_transformers",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)

@@ -3,15 +3,23 @@
 Names are imported when first used. An assistant to people who decide, not a guarantee: see docs/moderation.md.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .audit import AuditLog
-    from .calibration import Calibration, calibrate
-    from .items import Item, read_items
-    from .moderator import Finding, Moderator, Verdict
-    from .policy import Category, Policy, PolicyError, write_thresholds
+    from .audit import AuditLog as AuditLog
+    from .calibration import Calibration as Calibration
+    from .calibration import calibrate as calibrate
+    from .items import Item as Item
+    from .items import read_items as read_items
+    from .moderator import Finding as Finding
+    from .moderator import Moderator as Moderator
+    from .moderator import Verdict as Verdict
+    from .policy import Category as Category
+    from .policy import Policy as Policy
+    from .policy import PolicyError as PolicyError
+    from .policy import write_thresholds as write_thresholds
 
 _MODULE_OF = {
     "AuditLog": "audit",
@@ -28,27 +36,4 @@ _MODULE_OF = {
     "write_thresholds": "policy",
 }
 
-__all__ = [
-    "AuditLog",
-    "Calibration",
-    "Category",
-    "Finding",
-    "Item",
-    "Moderator",
-    "Policy",
-    "PolicyError",
-    "Verdict",
-    "calibrate",
-    "read_items",
-    "write_thresholds",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)

@@ -3,14 +3,17 @@
 Names are imported when first used, so that `import hf_customclip.search` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .index import ImageIndex, SearchResult
-    from .parquet import embed_to_parquet
-    from .postgres import embed_to_postgres, export_to_postgres
-    from .sync import Changes
+    from .index import ImageIndex as ImageIndex
+    from .index import SearchResult as SearchResult
+    from .parquet import embed_to_parquet as embed_to_parquet
+    from .postgres import embed_to_postgres as embed_to_postgres
+    from .postgres import export_to_postgres as export_to_postgres
+    from .sync import Changes as Changes
 
 _MODULE_OF = {
     "Changes": "sync",
@@ -21,21 +24,4 @@ _MODULE_OF = {
     "export_to_postgres": "postgres",
 }
 
-__all__ = [
-    "Changes",
-    "ImageIndex",
-    "SearchResult",
-    "embed_to_parquet",
-    "embed_to_postgres",
-    "export_to_postgres",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
