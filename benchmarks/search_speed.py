@@ -122,7 +122,8 @@ def describe(vectors: np.ndarray, queries: np.ndarray) -> None:
 def measure(folder: Path, model: str | None) -> None:
     """Latency, recall and memory of the saved index."""
     kept = np.load(folder / "queries.npz")
-    memory = psutil.Process().memory_info().rss
+    before = psutil.Process().memory_info()
+    memory = before.rss - before.shared
     start = time.perf_counter()
     saved = files.read(folder / "index")
     encoder = Encoder.from_pretrained(model) if model else Encoder(None, None)
@@ -139,9 +140,12 @@ def measure(folder: Path, model: str | None) -> None:
     ):
         report(name, index, kept["queries"], None if options else kept["exact"], options)
     report("exact", index, kept["queries"][:30], kept["exact"], {"exact": True})
-    used = psutil.Process().memory_full_info()
-    line("memory: own, and mapped files", f"{used.uss / 1e6:,.0f} MB, {(used.rss - used.uss) / 1e6:,.0f} MB")
-    line("of which before the index was opened", f"{memory / 1e6:,.0f} MB")
+    used = psutil.Process().memory_info()
+    line(
+        "memory, own, and before the index",
+        f"{(used.rss - used.shared) / 1e6:,.0f} MB, {memory / 1e6:,.0f} MB",
+    )
+    line("memory, mapped files", f"{used.shared / 1e6:,.0f} MB, which the system may take back")
     if model:
         timed = [clock(lambda text=text: index.search(text, 10)) for text in TEXTS * 20]
         line("words to results, end to end", percentiles([wall for wall, _ in timed]))

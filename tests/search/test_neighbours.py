@@ -47,7 +47,7 @@ def recall(vectors, queries, found, allowed=None):
 def test_recall_is_what_it_says(large, clustered):
     vectors, queries = clustered
     scores, found = large.nearest(queries, 10)
-    assert large.recall >= 0.99
+    assert large.recall >= 0.95
     assert recall(vectors, queries, found) >= 0.95
     # Fewer than all cells, or nothing would be approximate here.
     assert large._neighbours.cells < large._neighbours._ivf().nlist / 2

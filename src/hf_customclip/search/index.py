@@ -2,9 +2,9 @@
 
 **Which library, and why.** Up to `EXACT_ROWS` pictures every vector is compared, exactly, without any
 library. Above that FAISS chooses candidates (`neighbours.py`), and their exact scores order them.
-LanceDB and usearch were measured beside it (benchmarks/search_speed.md): LanceDB keeps files and filters
-well, but a query takes it several times as long; usearch's graph has no filters in Python, and takes far
-longer to build.
+LanceDB and usearch were measured beside it (benchmarks/search_speed.md). LanceDB keeps files and filters well,
+but a query takes it 10 ms and more. usearch's graph answers fastest, but takes many times as long to build, and
+has no filters in Python, on which removing without rebuilding, several conditions and later rows rest here.
 What FAISS lacks, Arrow gives: rows with metadata in memory-mapped files that are written once, whole, and
 listed by a manifest that is replaced last (`files.py`), so a kill leaves the index as it was.
 """

@@ -17,7 +17,7 @@ import numpy as np
 from ..features.files import replacing
 from .rows import BLOCK_ROWS, Rows
 
-RECALL, CALIBRATION_QUERIES, MIXED = 0.99, 100, 8
+RECALL, CALIBRATION_QUERIES, MIXED = 0.95, 200, 8
 VARIANCE, AXES_STEP = 0.9, 32
 # Of n rows, about so many cells times the root of n.
 CELLS = 8
