@@ -116,6 +116,8 @@ def kill_at_random(folder: Path, children: list[int], seconds: float, chance: ra
 def kill_while_writing(folder: Path, children: list[int], chance: random.Random) -> None:
     """Up to 40 ms after one of the run's first checkpoints has begun to be written."""
     for _ in range(chance.randint(1, 4)):
+        while (folder / UNFINISHED).exists():  # the one before
+            time.sleep(0.0005)
         while not (folder / UNFINISHED).exists() and not (folder / FINAL).exists():
             time.sleep(0.0005)
         moment = time.monotonic() + chance.uniform(0, 0.04)
