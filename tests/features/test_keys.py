@@ -19,6 +19,7 @@ from tiny import tiny_dataset, tiny_model, tiny_processor
 from hf_customclip.data.collator import ContrastiveCollator
 from hf_customclip.features.cache import FeatureCache
 from hf_customclip.features.hashing import weights_digest
+from hf_customclip.features.keys import image_ingredients, text_ingredients
 from hf_customclip.modeling import CustomClipModel
 
 
@@ -114,6 +115,14 @@ def test_what_does_not_matter(tmp_path: Path) -> None:
     state = given.processor.tokenizer.backend_tokenizer.to_str()
     assert given.keep(tmp_path) == set()
     assert given.processor.tokenizer.backend_tokenizer.to_str() == state
+
+
+def test_added_layers_are_other_features() -> None:
+    collator = ContrastiveCollator(tiny_processor(), 8)
+    for ingredients, name in ((image_ingredients, "vision"), (text_ingredients, "text")):
+        plain = ingredients(tiny_model(), collator)
+        assert ingredients(tiny_model(**{f"{name}_feature_layers": [1]}), collator) != plain
+        assert ingredients(tiny_model(), collator) == plain
 
 
 def test_swapped_weights_are_other_weights() -> None:

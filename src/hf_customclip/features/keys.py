@@ -21,7 +21,7 @@ def image_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, st
     processor = cast(Any, collator.processor).image_processor
     return {
         "config": digest_of_json(_content(model.config.vision_config.to_dict())),
-        "pooling": model.config.vision_pooling,
+        "pooling": str([model.config.vision_pooling, *model.config.vision_feature_layers]),
         "processing": digest_of_json([type(processor).__name__, _content(processor.to_dict())]),
         "versions": _versions(torch, torchvision, transformers, PIL),
     }
@@ -31,7 +31,7 @@ def text_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str
     """Of the text tower's features, without its weights, the precision and the data."""
     return {
         "config": digest_of_json(_content(model.config.text_config.to_dict())),
-        "pooling": model.config.text_pooling,
+        "pooling": str([model.config.text_pooling, *model.config.text_feature_layers]),
         "tokenizer": digest_of_json(_tokenizer(cast(Any, collator.processor).tokenizer)),
         "max_text_length": str(collator.max_text_length),
         "versions": _versions(torch, transformers),

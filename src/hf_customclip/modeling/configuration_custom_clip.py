@@ -44,7 +44,9 @@ class CustomClipConfig(PretrainedConfig):
         projection_type: "mlp" (two layers with a residual and a layer norm) or "linear".
         text_pooling: "cls" (first position), "mean" (over the attention mask) or "pooler".
         vision_pooling: "pooler" (the tower's own), "cls" or "mean" (over positions).
-        vision_embed_dim: width of the pooled image feature; measured on the tower when None.
+        vision_feature_layers, text_feature_layers: which of the towers' hidden states, counted as transformers
+            counts them, are averaged over their positions and laid beside the pooled output.
+        vision_embed_dim: width of the image feature; measured on the tower when None.
         logit_scale_init_value: log of the inverse temperature; 2.6592 = ln(1/0.07), CLIP's, and under the
             sigmoid loss SigLIP's ln 10 instead. 0 with `learn_logit_scale=False` means no temperature at all.
         logit_bias_init_value: the sigmoid loss's bias, SigLIP's -10; unused by the softmax loss.
@@ -71,6 +73,8 @@ class CustomClipConfig(PretrainedConfig):
     projection_type: str = "mlp"
     text_pooling: str = "cls"
     vision_pooling: str = "pooler"
+    vision_feature_layers: list[int] | None = None
+    text_feature_layers: list[int] | None = None
     vision_embed_dim: int | None = None
     logit_scale_init_value: float = 2.6592
     logit_bias_init_value: float = -10.0
@@ -93,6 +97,8 @@ class CustomClipConfig(PretrainedConfig):
         _check_choice("vision_pooling", self.vision_pooling, VISION_POOLINGS)
         _check_choice("loss_type", self.loss_type, LOSS_TYPES)
         _check_choice("twins", self.twins, TWINS)
+        self.vision_feature_layers = list(self.vision_feature_layers or [])
+        self.text_feature_layers = list(self.text_feature_layers or [])
         for name in ("projection_dim", "max_text_length"):
             _check_positive(name, getattr(self, name))
         if not 0 <= self.projection_dropout < 1:

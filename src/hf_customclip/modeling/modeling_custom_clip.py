@@ -27,6 +27,7 @@ from .towers_custom_clip import (
     causal_pooling,
     image_feature_width,
     image_input_shape,
+    layer_means,
     load_text_tower,
     load_vision_tower,
     max_text_positions,
@@ -95,10 +96,13 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         self.text_model.config = config.text_config
 
         if config.vision_embed_dim is None:
-            config.vision_embed_dim = image_feature_width(config.vision_config, config.vision_pooling)
+            config.vision_embed_dim = image_feature_width(
+                config.vision_config, config.vision_pooling, config.vision_feature_layers
+            )
+        self.text_embed_dim = config.text_config.hidden_size * (1 + len(config.text_feature_layers))
         kind, dim, dropout = config.projection_type, config.projection_dim, config.projection_dropout
         self.visual_projection = build_projection(kind, config.vision_embed_dim, dim, dropout)
-        self.text_projection = build_projection(kind, config.text_config.hidden_size, dim, dropout)
+        self.text_projection = build_projection(kind, self.text_embed_dim, dim, dropout)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         if config.loss_type == "sigmoid":
             self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
@@ -154,13 +158,13 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         )  # DistilBERT's has no such field
 
     def pool_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The image tower's pooled output (batch, vision_embed_dim): what `image_features` expects."""
+        """The image tower's feature (batch, vision_embed_dim): what `image_features` expects."""
         return self._pool(self._run_vision_tower(pixel_values), "vision")
 
     def pool_text(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
-        """The text tower's pooled output (batch, hidden_size): what `text_features` expects."""
+        """The text tower's feature (batch, text_embed_dim): what `text_features` expects."""
         return self._pool(self._run_text_tower(input_ids, attention_mask, **kwargs), "text", attention_mask)
 
     @can_return_tuple
@@ -183,9 +187,9 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
 
         Args:
             input_ids, attention_mask: (texts, length); or instead
-            text_features: (texts, text width), the text tower's pooled output (`pool_text`).
+            text_features: (texts, text_embed_dim), the text tower's feature (`pool_text`).
             pixel_values: (images, channels, height, width); or instead
-            image_features: (images, vision_embed_dim), the image tower's pooled output (`pool_image`).
+            image_features: (images, vision_embed_dim), the image tower's feature (`pool_image`).
             image_ids: (images,) integers; pairs with equal ids are never each other's negatives (`config.twins`).
             return_loss: also compute the loss; image i and text i are then a pair.
 
@@ -302,17 +306,22 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         if trained and self.training:
             self._wake(name)
         inputs = {name: value for name, value in inputs.items() if value is not None}
+        if getattr(self.config, f"{name}_feature_layers"):
+            inputs["output_hidden_states"] = True
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             return tower(**inputs, return_dict=True)
 
     def _pool(self, outputs: Any, tower: str, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        pooling = getattr(self.config, f"{tower}_pooling")
-        return pooled_output(outputs, pooling, attention_mask, getattr(self, f"{tower}_model"))
+        module, layers = getattr(self, f"{tower}_model"), getattr(self.config, f"{tower}_feature_layers")
+        pooled = pooled_output(outputs, getattr(self.config, f"{tower}_pooling"), attention_mask, module)
+        if not layers:
+            return pooled
+        return torch.cat([pooled, *layer_means(outputs, layers, attention_mask, module)], dim=-1)
 
     def _embed(self, features: torch.Tensor | None, kind: str, projection: nn.Module) -> torch.Tensor | None:
         if features is None:
             return None
-        width = self.config.vision_embed_dim if kind == "image" else self.config.text_config.hidden_size
+        width = self.config.vision_embed_dim if kind == "image" else self.text_embed_dim
         if features.dim() != 2 or features.shape[1] != width:
             raise ValueError(
                 f"{kind}_features must have the shape (batch, {width}), got {tuple(features.shape)}"

@@ -3,6 +3,7 @@
 
 import difflib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -142,6 +143,30 @@ def pooled_output(
                 "position; choose the pooling 'pooler' or 'mean'"
             )
         return hidden[:, 0]
+    return _mean_over_positions(hidden, attention_mask)
+
+
+def layer_means(
+    outputs: Any, layers: Sequence[int], attention_mask: torch.Tensor | None, tower: nn.Module
+) -> list[torch.Tensor]:
+    """The chosen hidden states, each averaged over its positions: (batch, width of the layer).
+
+    Raises:
+        ValueError: the tower gives no hidden states, or not so many.
+    """
+    hidden = getattr(outputs, "hidden_states", None)
+    if hidden is None:
+        raise ValueError(f"{type(tower).__name__} gives no hidden states, so it has no feature layers to add")
+    for layer in layers:
+        if not -len(hidden) <= layer < len(hidden):
+            raise ValueError(
+                f"{type(tower).__name__} gives {len(hidden)} hidden states, so a feature layer is from 0 to "
+                f"{len(hidden) - 1}, got {layer}"
+            )
+    return [_mean_over_positions(hidden[layer], attention_mask) for layer in layers]
+
+
+def _mean_over_positions(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     if hidden.dim() == 4:
         return hidden.mean((2, 3))
     if attention_mask is None:
@@ -151,13 +176,16 @@ def pooled_output(
 
 
 @torch.no_grad()
-def image_feature_width(config: Any, pooling: str) -> int:
-    """Width of the pooled image feature, by a pass without data: configurations disagree on its name."""
+def image_feature_width(config: Any, pooling: str, layers: Sequence[int] = ()) -> int:
+    """Width of the image feature, by a pass without data: configurations disagree on its name."""
     with torch.device("meta"):
         tower = build_tower(config).eval()
         channels, height, width = image_input_shape(config)
-        outputs = tower(pixel_values=torch.zeros(1, channels, height, width, dtype=tower.dtype))
-    return pooled_output(outputs, pooling, None, tower).shape[-1]
+        pixels = torch.zeros(1, channels, height, width, dtype=tower.dtype)
+        outputs = tower(pixel_values=pixels, **({"output_hidden_states": True} if layers else {}))
+    features = [pooled_output(outputs, pooling, None, tower)]
+    features += layer_means(outputs, layers, None, tower) if layers else []
+    return sum(feature.shape[-1] for feature in features)
 
 
 def image_input_shape(config: Any) -> tuple[int, int, int]:
