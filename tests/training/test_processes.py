@@ -16,11 +16,11 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 def launch(processes, *arguments):
-    """`accelerate launch` on CPU processes; --cpu would start one only."""
-    several = ["--multi_gpu"] if processes > 1 else []
-    command = [sys.executable, "-m", "accelerate.commands.launch", *several]
-    command += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
-    command += ["--dynamo_backend", "no", "--main_process_port", "0"]
+    """`accelerate launch`, two processes by the example's configuration."""
+    config = TESTS.parent / "examples" / "configs" / "accelerate" / "ddp_cpu.yaml"
+    one = ["--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    command += ["--config_file", str(config)] if processes > 1 else one
     command += [str(TESTS / "training" / "processes.py"), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)

@@ -50,6 +50,10 @@ class ContrastiveStepMixin:
         """As in `Trainer`; with `gradient_cache_chunk_size` the towers see the batch in chunks."""
         if self.args.gradient_cache_chunk_size is None:
             return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc,no-any-return]
+        if getattr(self, "is_deepspeed_enabled", False):
+            raise ValueError(
+                "gradient_cache_chunk_size does not work with DeepSpeed: use DDP, or leave it unset."
+            )
         model.train()
         inputs = self._prepare_inputs(inputs)  # type: ignore[attr-defined]
         check_still_frozen(self.model, inputs)
