@@ -1,6 +1,6 @@
 """Pins: hidden states named in the configuration are averaged over positions, padding left out, and laid beside
-the pooled output, for transformers' and timm's towers; the model saves and loads bit for bit, trains on kept
-features, and says what a tower does not have."""
+the pooled output, each part of unit length, for transformers' and timm's towers; the model saves and loads bit
+for bit, trains on kept features, and says what a tower does not have."""
 
 import pytest
 import torch
@@ -28,15 +28,17 @@ def test_layers_are_averaged_and_laid_beside(tmp_path, vision):
         parts = [outputs.pooler_output.flatten(1)]
         for hidden in (outputs.hidden_states[1], outputs.hidden_states[-1]):
             parts.append(hidden.flatten(2).mean(2) if hidden.dim() == 4 else hidden.mean(1))
-        torch.testing.assert_close(model.pool_image(PIXELS), torch.cat(parts, 1))
-        assert model.config.vision_embed_dim == torch.cat(parts, 1).shape[1]
+        expected = torch.cat([part / part.norm(dim=1, keepdim=True).clamp_min(1e-12) for part in parts], 1)
+        torch.testing.assert_close(model.pool_image(PIXELS), expected)
+        assert model.config.vision_embed_dim == expected.shape[1]
 
         outputs = model.text_model(input_ids=IDS, attention_mask=MASK, output_hidden_states=True)
         first = outputs.hidden_states[0]
         means = torch.stack(
             [first[0].mean(0), first[1, :3].mean(0)]
         )  # the second text has one token of padding
-        expected = torch.cat([outputs.last_hidden_state[:, 0], means], 1)
+        parts = [outputs.last_hidden_state[:, 0], means]
+        expected = torch.cat([part / part.norm(dim=1, keepdim=True).clamp_min(1e-12) for part in parts], 1)
         torch.testing.assert_close(model.pool_text(IDS, MASK), expected)
 
 

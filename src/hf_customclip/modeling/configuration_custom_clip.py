@@ -45,7 +45,8 @@ class CustomClipConfig(PretrainedConfig):
         text_pooling: "cls" (first position), "mean" (over the attention mask) or "pooler".
         vision_pooling: "pooler" (the tower's own), "cls" or "mean" (over positions).
         vision_feature_layers, text_feature_layers: which of the towers' hidden states, counted as transformers
-            counts them, are averaged over their positions and laid beside the pooled output.
+            counts them, are averaged over their positions and laid beside the pooled output, each part scaled
+            to unit length. A tower's earlier layers hold what its last has thrown away.
         vision_embed_dim: width of the image feature; measured on the tower when None.
         logit_scale_init_value: log of the inverse temperature; 2.6592 = ln(1/0.07), CLIP's, and under the
             sigmoid loss SigLIP's ln 10 instead. 0 with `learn_logit_scale=False` means no temperature at all.

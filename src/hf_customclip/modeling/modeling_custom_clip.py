@@ -316,7 +316,8 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         pooled = pooled_output(outputs, getattr(self.config, f"{tower}_pooling"), attention_mask, module)
         if not layers:
             return pooled
-        return torch.cat([pooled, *layer_means(outputs, layers, attention_mask, module)], dim=-1)
+        parts = [pooled, *layer_means(outputs, layers, attention_mask, module)]
+        return torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1)
 
     def _embed(self, features: torch.Tensor | None, kind: str, projection: nn.Module) -> torch.Tensor | None:
         if features is None:

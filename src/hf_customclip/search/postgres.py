@@ -116,7 +116,7 @@ def connect(url: str) -> Iterator[Any]:
         import psycopg
     except ImportError:
         raise ImportError(
-            "Writing to PostgreSQL needs two packages: pip install 'psycopg[binary]' pgvector"
+            "Writing to PostgreSQL needs more: pip install 'hf-customclip[postgres]'"
         ) from None
     try:
         opened = psycopg.connect(url)
