@@ -9,7 +9,7 @@ train: .venv/ready ## train on the bundled sample and report on its test split
 		--num_cpu_threads_per_process $$($(PYTHON) -c "import os; print(os.cpu_count())") examples/train.py
 
 test: .venv/ready lint ## lint, types, all tests
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto --dist worksteal --durations 20
 
 lint: .venv/ready
 	$(BIN)/ruff check .

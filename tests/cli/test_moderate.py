@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupts import heed_interrupts
 from PIL import Image
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
@@ -116,7 +117,9 @@ def test_stopped_in_the_middle_the_log_is_whole_and_the_next_run_goes_on(how, sa
         log,
     ]
     command += ["--batch-size", "4"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
+    )
     deadline = time.monotonic() + 120
     while (not log.exists() or log.stat().st_size < 20_000) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from interrupts import heed_interrupts
 
 from hf_customclip.moderation import AuditLog
 
@@ -34,7 +35,9 @@ def test_killed_again_and_again_it_holds_whole_lines_each_once(tmp_path, how):
     file = tmp_path / "audit.jsonl"
     lengths = []
     for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", WRITER, file], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, file], stderr=subprocess.DEVNULL, preexec_fn=heed_interrupts
+        )
         start = file.stat().st_size if file.exists() else 0
         deadline = time.monotonic() + 60
         while (not file.exists() or file.stat().st_size < start + 500_000) and time.monotonic() < deadline:
