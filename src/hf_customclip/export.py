@@ -93,7 +93,7 @@ def _write_graph(
     file: Path, encoder: nn.Module, inputs: dict[str, Tensor], metadata: Mapping[str, Any], model: Any
 ) -> None:
     dimension = torch.export.Dim
-    batch = dimension("batch", min=1)
+    batch = dimension("batch", min=1, max=2**20)  # some bound: torch 2.6 refuses none
     length = dimension("length", min=2, max=getattr(model, "max_text_positions", None) or 512)
     free = {"pixel_values": {0: batch}}
     shapes = {name: free.get(name, {0: batch, 1: length}) for name in inputs}
@@ -101,18 +101,21 @@ def _write_graph(
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
+            # By ourselves: torch 2.6's exporter to ONNX would fall back to a graph of one batch size.
+            traced = torch.export.export(encoder, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
             program = torch.onnx.export(
-                encoder,
-                tuple(inputs.values()),
+                traced,
                 input_names=list(inputs),
                 output_names=[output],
-                dynamic_shapes=shapes,
+                dynamic_shapes=shapes,  # again, for the dimensions' names
                 dynamo=True,
                 verbose=False,
             )
     except Exception as error:  # the exporter raises almost anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExportError(f"torch cannot export {file.stem} to ONNX: {reason}") from error
+        raise ExportError(
+            f"torch {torch.__version__} cannot export {file.stem} to ONNX (2.15 and later are tested): {reason}"
+        ) from error
     assert program is not None
     values = {
         name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()

@@ -115,9 +115,7 @@ def connect(url: str) -> Iterator[Any]:
         import pgvector  # noqa: F401
         import psycopg
     except ImportError:
-        raise ImportError(
-            "Writing to PostgreSQL needs more: pip install 'hf-customclip[postgres]'"
-        ) from None
+        raise ImportError("Writing to PostgreSQL needs more: pip install 'hf-customclip[postgres]'") from None
     try:
         opened = psycopg.connect(url)
     except psycopg.OperationalError as error:
