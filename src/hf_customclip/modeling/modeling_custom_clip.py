@@ -97,9 +97,9 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
 
         if config.vision_embed_dim is None:
             config.vision_embed_dim = image_feature_width(
-                config.vision_config, config.vision_pooling, config.vision_feature_layers
+                config.vision_config, config.vision_pooling, config.vision_feature_layers or ()
             )
-        self.text_embed_dim = config.text_config.hidden_size * (1 + len(config.text_feature_layers))
+        self.text_embed_dim = config.text_config.hidden_size * (1 + len(config.text_feature_layers or ()))
         kind, dim, dropout = config.projection_type, config.projection_dim, config.projection_dropout
         self.visual_projection = build_projection(kind, config.vision_embed_dim, dim, dropout)
         self.text_projection = build_projection(kind, self.text_embed_dim, dim, dropout)
