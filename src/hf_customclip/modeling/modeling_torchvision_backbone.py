@@ -111,7 +111,7 @@ def build_network(architecture: str, image_size: int) -> nn.Module:
         return models.get_model(architecture, weights=None, **options)
     except NotImplementedError:
         # from_pretrained builds on the meta device, where RegNet cannot work out its widths.
-        with torch.device("cpu"):
+        with torch.device("cpu"), init.no_init_weights():
             network = models.get_model(architecture, weights=None, **options)
         return network.to("meta")
 
