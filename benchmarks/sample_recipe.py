@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from transformers import logging, set_seed
+from transformers import PrinterCallback, logging, set_seed
 
 from hf_customclip import CustomClipModel, CustomClipProcessor, CustomClipTrainer, CustomClipTrainingArguments
 from hf_customclip.data import load_image_text_dataset
@@ -59,6 +59,7 @@ def measure(config: dict, arguments: dict, seed: int, data: dict) -> dict[str, f
             **arguments,
         )
         trainer = CustomClipTrainer(model, args, None, data["train"], data["validation"], processor)
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         return trainer.evaluate() | trainer.evaluate(data["test"], metric_key_prefix="test")
 
