@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,11 @@ else:
     raise AssertionError("a stranger loaded a private model")
 """
     )
-    code += "\n".join(blocks).replace("picture.jpg", str(picture))
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(picture, tmp_path / "pictures")
+    code += (
+        "\n".join(blocks).replace("picture.jpg", str(picture)).replace("pictures/", f"{tmp_path}/pictures/")
+    )
     code += (
         '\nresult["shapes"] = [list(image_embeds.shape), list(text_embeds.shape)]\nprint(json.dumps(result))'
     )
