@@ -66,7 +66,7 @@ def test_two_processes(tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, str(HERE), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-20000:]
     kept, through, again = zip(
         *(json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)), strict=True
     )

@@ -4,7 +4,8 @@ Pinned: what is written comes back, memory-mapped, in a file that safetensors it
 anywhere (features, order, header, manifest) and each truncation is noticed, and the same bytes are there
 when it is filled again; only damaged parts are asked for again; killed before any of its file operations, a
 filling is resumed to the same bytes; a full disk is an error before the first part; the inventory lists and
-clears.
+clears; processes that fill many small stores together, where one finishes while another still asks for
+parts, all end well.
 """
 
 from __future__ import annotations
@@ -199,6 +200,29 @@ def test_killed_before_any_file_operation_it_resumes_to_the_same_bytes(tmp_path:
             break
         assert process.exitcode == -signal.SIGKILL
     assert operation > 10
+
+
+def fill_many(folder: Path, rounds: int) -> None:
+    for i in range(rounds):
+        store = make_store(folder, round=str(i))
+        while (stored := store.open()) is None:
+            store.begin(lambda: ORDER)
+            assert store.order().tolist() == ORDER.tolist()
+            while not store.finish():
+                for part in store.claims() if store.has_claims() else ():
+                    first, end = store.layout.span(part)
+                    store.write_part(part, FEATURES[first:end], {})
+        assert torch.equal(stored.features, FEATURES)
+
+
+def test_processes_in_step_do_not_trip_over_each_other(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    together = [context.Process(target=fill_many, args=(tmp_path, 300)) for _ in range(4)]
+    for process in together:
+        process.start()
+    for process in together:
+        process.join()
+    assert [process.exitcode for process in together] == [0] * 4
 
 
 def test_too_little_space_is_an_error_before_the_work(

@@ -107,7 +107,9 @@ class FeatureStore:
             self._demote(manifest, damaged)
             return None
         if (self.path / WORK).exists():  # killed before its last step
-            self._discard_work()
+            with self._lock():
+                if self.is_complete():
+                    self._discard_work()
         unreadable = {int(item): why for item, why in manifest["unreadable"].items()}
         return Stored(map_features(file), self.layout.read_order(file), unreadable, file)
 
@@ -175,13 +177,16 @@ class FeatureStore:
                 self._write_start(self.layout.order_checksum(self.path / PARTIAL))
 
     def _has_begun(self) -> bool:
-        finished, partial = self.path / FINISHED, self.path / PARTIAL
-        start = read_json(self.path / WORK / START)
+        partial, start = self.path / PARTIAL, read_json(self.path / WORK / START)
         if start is None:
             return False
-        if finished.exists():  # killed between its last two steps
-            os.replace(finished, partial)
+        self._back_to_partial()
         return self.layout.fits(partial) and self.layout.order_checksum(partial) == start["order_checksum"]
+
+    def _back_to_partial(self) -> None:
+        """Undo the step before the last, where whoever took it was killed before the last."""
+        if (self.path / FINISHED).exists():
+            os.replace(self.path / FINISHED, self.path / PARTIAL)
 
     def _discard_remains(self) -> None:
         for remains in (FINISHED, PARTIAL):
@@ -195,8 +200,9 @@ class FeatureStore:
 
     def order(self) -> np.ndarray:
         """(count,) the row of each item, once begun."""
-        partial = self.path / PARTIAL
-        return self.layout.read_order(partial if partial.exists() else self.path / FINISHED)
+        with self._lock():  # another process may be giving the file its final name
+            partial = self.path / PARTIAL
+            return self.layout.read_order(partial if partial.exists() else self.path / FINISHED)
 
     def claims(self) -> Iterator[int]:
         """The parts that nobody has computed or is computing; each is this process's until it is written."""
@@ -231,6 +237,7 @@ class FeatureStore:
         with self._lock():
             if self.is_complete():
                 return True
+            self._back_to_partial()
             records = [read_json(self._record_of(part)) for part in range(self.layout.parts)]
             for part, record in enumerate(records):
                 if record is None or self._partial_checksum(part) != record["checksum"]:
@@ -263,6 +270,10 @@ class FeatureStore:
             lock.acquire(timeout=0)
         except Timeout:
             return False
+        except OSError:
+            if self.is_complete():  # whoever finished it has just cleared the locks away
+                return False
+            raise
         self._held[part] = lock
         # Asked again: it may have been written while this process asked.
         return not (self._is_written(part) and self._release(part))
