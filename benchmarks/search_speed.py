@@ -24,6 +24,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
+from hf_customclip.loading import load_model
 from hf_customclip.search import ImageIndex, files
 from hf_customclip.search.encoder import Encoder, ModelName
 from hf_customclip.search.rows import Rows, rows_table
@@ -60,7 +61,7 @@ def main() -> None:
 
 def build(folder: Path, count: int, model: str | None) -> None:
     """Draw, index, save; queries and the exact answers go beside the index."""
-    made_by = Encoder.from_pretrained(model).describe() if model else ModelName("", "0" * 32, WIDTH)
+    made_by = Encoder(*load_model(model)).describe() if model else ModelName("", "0" * 32, WIDTH)
     vectors, queries = draw(count)
     describe(vectors, queries)
     ids = [f"{number:07}" for number in range(count)]
@@ -126,7 +127,7 @@ def measure(folder: Path, model: str | None) -> None:
     memory = before.rss - before.shared
     start = time.perf_counter()
     saved = files.read(folder / "index")
-    encoder = Encoder.from_pretrained(model) if model else Encoder(None, None)
+    encoder = Encoder(*load_model(model)) if model else Encoder(None, None)
     index = ImageIndex(encoder, saved.made_by, saved.rows, saved.neighbours)
     if not model:
         line("opening", f"{1000 * (time.perf_counter() - start):.0f} ms")

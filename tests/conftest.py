@@ -23,6 +23,7 @@ os.environ.update(
     XDG_CACHE_HOME=os.path.join(_HOME, "xdg"),
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",
 )

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tiny import tiny_model, tiny_processor
 
 from hf_customclip.cli import main
 from hf_customclip.demo import write_space
@@ -216,6 +217,10 @@ def test_a_space_is_refused_in_a_sentence(shown, tmp_path, capsys):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ValueError, match="is not empty: name a new folder"):
         write_space(tmp_path / "full", str(shown.model))
+    for saved in (tiny_model(), tiny_processor()):
+        saved.save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"made by .*, not by"):
+        write_space(tmp_path / "others", str(tmp_path / "other"), index=shown.index)
     outside = tmp_path / "policy.yaml"
     shutil.copy(shown.policy, outside)
     outside.write_text(

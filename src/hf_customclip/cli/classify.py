@@ -58,7 +58,8 @@ def classify(
     from tqdm import tqdm
 
     from ..evaluation.zero_shot import DEFAULT_TEMPLATES, ZeroShotClassifier
-    from .pictures import load_model, open_pictures
+    from ..loading import load_model
+    from .pictures import open_pictures
 
     classifier = ZeroShotClassifier(*load_model(model), names, template or DEFAULT_TEMPLATES, batch_size)
     line = {Format.table: _table(paths, names), Format.jsonl: _json_line, Format.csv: _csv_lines}[

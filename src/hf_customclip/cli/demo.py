@@ -42,7 +42,7 @@ def demo(
         typer.echo(f"wrote {write_space(space, model, index=index, policy=policy)}")
         return
     from ..demo.page import build_demo, launch_options
-    from .pictures import load_model
+    from ..loading import load_model
 
     loaded, processor = load_model(model)
     options: dict[str, Any] = {"policy": checked_policy, "name": Path(model).name}

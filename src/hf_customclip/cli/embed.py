@@ -43,8 +43,8 @@ def embed(
     to_database = output.startswith(("postgresql://", "postgres://"))
     if not to_database and not output.endswith(".parquet"):
         raise ValueError(f"{output!r} is neither a .parquet file nor a postgresql:// address.")
+    from ..loading import load_model
     from ..search import embed_to_parquet, embed_to_postgres
-    from .pictures import load_model
 
     source, made = images_of(images, dataset, split), load_model(model)
     sizes: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers}

@@ -39,17 +39,17 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Measure one split, print, and write what was asked for."""
-    from transformers import AutoModel, AutoProcessor
+    from ..loading import load_model
 
     if plots is not None:
         _check_matplotlib()
-    towers = AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model)
+    loaded = load_model(model)
     about = {"dataset_type": Path(data).name, "dataset_name": Path(data).name, "dataset_split": split}
     if label_column is None:
-        metrics, table, results, draw = _retrieval(*towers, data, split, batch_size, about, Path(model))
+        metrics, table, results, draw = _retrieval(*loaded, data, split, batch_size, about, Path(model))
     else:
         metrics, table, results, draw = _classification(
-            *towers, data, split, label_column, template, batch_size, about
+            *loaded, data, split, label_column, template, batch_size, about
         )
     metrics = {f"eval_{name}": value for name, value in metrics.items()}
     print(json.dumps(metrics, indent=2) if as_json else f"{model} on {data}, {split}: {table}")

@@ -28,7 +28,7 @@ def export(
 ) -> None:
     """Load, export, verify, write."""
     from ..export import ExportError, export_onnx
-    from .pictures import load_model
+    from ..loading import load_model
 
     try:
         differences = export_onnx(*load_model(model), folder)

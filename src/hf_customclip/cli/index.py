@@ -37,8 +37,8 @@ def index(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Make an index, or bring one up to date."""
+    from ..loading import load_model
     from ..search import ImageIndex
-    from .pictures import load_model
 
     source = images_of(images, dataset, split)
     made = ImageIndex.build(

@@ -71,8 +71,8 @@ def moderate(
     with AuditLog(log, KEY_FIELDS) if log else nullcontext() as audit:
         # Seconds of imports, so only after what was asked has been found to make sense.
         from ..features.hashing import weights_digest
+        from ..loading import load_model
         from ..moderation.moderator import Moderator
-        from .pictures import load_model
 
         moderator = Moderator(*load_model(model), checked_policy)
         made_by = {
@@ -108,9 +108,9 @@ def calibrate(
     from ..moderation.policy import Policy, write_thresholds
 
     checked_policy, items = Policy.from_file(policy), read_items(labelled)
+    from ..loading import load_model
     from ..moderation.calibration import calibrate as choose
     from ..moderation.moderator import Moderator
-    from .pictures import load_model
 
     result = choose(
         Moderator(*load_model(model), checked_policy),

@@ -1,9 +1,8 @@
-"""What commands that read pictures share: finding the files, loading the model, reading in batches."""
+"""What commands that read pictures share: finding the files, reading in batches."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,18 +33,6 @@ def find_pictures(paths: Sequence[str]) -> list[str]:
                 os.path.relpath(picture) if not os.path.isabs(path) else picture for picture in pictures
             ]
     return list(dict.fromkeys(found))
-
-
-def load_model(name: str) -> tuple[Any, Any]:
-    """The model, on the accelerator where there is one, and its processor."""
-    import torch
-    import transformers
-
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModel.from_pretrained(name)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return model.to(device or "cpu").eval(), transformers.AutoProcessor.from_pretrained(name)
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ def search(
         raise FileNotFoundError(
             f"There is no index in {str(directory)!r}: make one with `hf-customclip index MODEL IMAGES DIR`."
         )
+    from ..loading import load_model
     from ..search import ImageIndex
-    from .pictures import load_model
 
     index = ImageIndex.load(directory, *(load_model(model) if model else ()))
     query: Any = words if image is None else image if words is None else (words, image)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
 
@@ -13,15 +12,14 @@ APP = '''"""The page of a custom CLIP model; written by `hf-customclip demo --sp
 
 from pathlib import Path
 
-from transformers import AutoModel, AutoProcessor
-
 from hf_customclip.demo import build_demo
 from hf_customclip.demo.page import launch_options
+from hf_customclip.loading import load_model
 
 HERE = Path(__file__).resolve().parent
 MODEL = {model}
 
-model, processor = AutoModel.from_pretrained(MODEL).eval(), AutoProcessor.from_pretrained(MODEL)
+model, processor = load_model(MODEL)
 options = {{"name": {name!r}}}
 if (HERE / "index").is_dir():
     from hf_customclip.search import ImageIndex
@@ -61,7 +59,7 @@ def write_space(
     with its example pictures, so that the folder is whole: `hf upload user/name FOLDER --repo-type space`.
 
     Raises:
-        ValueError: the folder is not empty, or a picture of the index is no longer there.
+        ValueError: the folder is not empty, or the index is another model's, or its pictures are gone.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -87,23 +85,18 @@ def write_space(
 
 
 def _copy_index(index: Path, model: str, folder: Path) -> None:
-    from transformers import AutoModel, AutoProcessor
-
+    from ..loading import load_model
     from ..search import ImageIndex
 
-    loaded = ImageIndex.load(index, AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model))
+    # With the model, as an index of another one is better refused now than by the Space when it starts.
+    rows = ImageIndex.load(index, *load_model(model)).rows.compacted().table
     shutil.copytree(index, folder / "index")
-    for name, path in _pictures_of(loaded):
+    for name, path in zip(rows["id"].to_pylist(), rows["path"].to_pylist(), strict=True):
         if path is None or not Path(path).is_file():
             raise ValueError(f"The index's picture {name!r} has no file, so the Space could not show it.")
         target = folder / "pictures" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-
-
-def _pictures_of(index: Any) -> list[tuple[str, str | None]]:
-    described = index.rows.describe(list(index.rows.place.values()))
-    return [(str(row["id"]), row["path"]) for row in described]
 
 
 def _copy_policy(policy: Path, folder: Path) -> None:

@@ -66,16 +66,6 @@ class Encoder:
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
 
-    @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str]) -> Encoder:
-        """Load a saved folder or a Hub id, onto the accelerator where there is one."""
-        from transformers import AutoModel, AutoProcessor
-
-        model = AutoModel.from_pretrained(name)
-        if torch.accelerator.is_available():
-            model = model.to(torch.accelerator.current_accelerator())
-        return cls(model.eval(), AutoProcessor.from_pretrained(name))
-
     def describe(self) -> ModelName:
         """Name and digest of the model; takes about 0.2 s for each gigabyte of weights."""
         name = getattr(self.model.config, "_name_or_path", "") or ""

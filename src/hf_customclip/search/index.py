@@ -19,6 +19,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from ..loading import load_model
 from . import files
 from .embedding import processes
 from .encoder import Encoder, ModelName, Query
@@ -302,7 +303,7 @@ def _load_encoder(made_by: ModelName, directory: str | os.PathLike[str]) -> Enco
             f"The index in {directory} was made by a model that had not been saved: pass model and processor."
         )
     try:
-        return Encoder.from_pretrained(made_by.name)
+        return Encoder(*load_model(made_by.name))
     except OSError as error:
         raise ValueError(
             f"The model that made the index in {directory}, {made_by}, cannot be loaded ({error}): say where "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict
-from transformers import AutoModel, AutoProcessor, pipeline, set_seed
+from transformers import pipeline, set_seed
 
 from ..data import load_image_text_dataset
 from ..data.augmentation import build_augmentation
@@ -22,6 +22,7 @@ from ..evaluation.reports import format_retrieval_table
 from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
 from ..hub.folder_card import DATA_FILE, write_atomically
 from ..hub.known_data import describe_data
+from ..loading import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
 from .arguments import CustomClipTrainingArguments
@@ -102,7 +103,7 @@ def _build_processor(config: TrainConfig) -> CustomClipProcessor:
 
 def _report(folder: Path, split: str, dataset: Dataset) -> None:
     """Load the folder as anybody would, and show what it can do."""
-    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    model, processor = load_model(folder)
     embedded = embed_dataset(model, processor, dataset)
     chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
     print(
