@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import hf_customclip
 from hf_customclip import CustomClipTrainingArguments
 from hf_customclip.cli import main
 from hf_customclip.training.config import checked_fields, load_config
@@ -127,3 +128,20 @@ def test_inspect_with_columns_and_folders_named_by_hand(tmp_path, pictures, run)
     assert report["images_out"] == 6 and report["captions_out"] == 12
     assert report["caption_words"]["100"] == 3
     assert (tmp_path / "page.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("evaluate", "no/model", "no-data", "--plots", "pictures"),
+        ("search", "no-index", "red", "--plot", "found.png"),
+        ("calibrate", "no/model", "no.yaml", "no.csv", "--plot", "curve.png"),
+        ("data", "inspect", "no-data", "--plot", "page.png"),
+    ],
+)
+def test_without_matplotlib_a_picture_is_refused_before_the_work(arguments, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "hf_customclip._drawing", raising=False)
+    monkeypatch.delattr(hf_customclip, "_drawing", raising=False)
+    code, _, err = run(arguments)
+    assert code == 1 and err == "error: Pictures need Matplotlib: pip install 'hf-customclip[plots]'.\n"

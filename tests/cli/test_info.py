@@ -19,6 +19,7 @@ from hf_customclip.cli.info import describe
         ({"loss_type": "sigmoid", "projection_type": "linear"}, torch.float32, "20KB"),
         ({"freeze_text": False, "learn_logit_scale": False}, torch.bfloat16, "5GB"),
         ({"logit_scale_init_value": 6.0, "text_pooling": "mean"}, torch.float16, "5GB"),
+        ({"vision_feature_layers": [0, 2], "text_feature_layers": [1]}, torch.float32, "5GB"),
     ],
 )
 def test_the_files_say_what_the_model_says(config, dtype, shard, tmp_path):
@@ -33,7 +34,9 @@ def test_the_files_say_what_the_model_says(config, dtype, shard, tmp_path):
     for tower in ("vision", "text"):
         about = facts["towers"][tower]
         assert about["parameters"] == sum(p.numel() for p in getattr(model, f"{tower}_model").parameters())
-        assert about["frozen"] == getattr(model.config, f"freeze_{tower}") and about["width"] == 32
+        assert about["frozen"] == getattr(model.config, f"freeze_{tower}")
+    assert facts["towers"]["vision"]["width"] == model.config.vision_embed_dim
+    assert facts["towers"]["text"]["width"] == model.text_embed_dim
     assert facts["towers"]["text"]["pooling"] == model.config.text_pooling
     assert facts["inverse_temperature"] == pytest.approx(model.inverse_temperature().item(), rel=1e-6)
     bias = getattr(model, "logit_bias", None)

@@ -3,7 +3,8 @@
 - the right pictures (known by their colour) stand beside the right captions, letter by letter, "NA" included;
 - the splits are the data's own where there are any, val and dev read as validation, restval as train;
 - no picture is in two splits, and what went in equals what came out plus what the report names;
-- a stream gives the same rows as the listing.
+- a stream gives the same rows as the listing;
+- other simple columns are kept only where asked for.
 """
 
 import json
@@ -505,3 +506,23 @@ def test_a_stream_through_data_loading_workers(tmp_path):
         for image_id in batch["image_id"]
     ]
     assert sorted(seen) == sorted(captions)
+
+
+def test_simple_columns_are_kept_where_asked_for():
+    columns = {
+        "image": [{"bytes": jpeg(number), "path": None} for number in (1, 2, 2)],
+        "caption": ["a", "b", "c"],
+        "year": [2000, 2001, 2002],
+        "label": [0, 1, 0],
+        "box": [[1], [2], [3]],
+        "raw": [b"x"] * 3,
+    }
+    source = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    source = source.cast_column("label", datasets.ClassLabel(names=["x", "y"]))
+    plain = load_image_text_dataset(source, split="all")
+    kept = load_image_text_dataset(source, split="all", keep_columns=True)
+    assert set(plain.column_names) == {"image", "captions", "image_id"}
+    assert set(kept.column_names) - set(plain.column_names) == {"year", "label"}
+    rows = zip(kept["captions"], kept["year"], kept["label"], strict=True)
+    assert sorted(rows) == [(["a"], 2000, 0), (["b", "c"], 2001, 1)]
+    assert kept["image_id"][:] == plain["image_id"][:]

@@ -11,6 +11,7 @@ matplotlib = pytest.importorskip("matplotlib")
 
 from matplotlib.colors import to_hex  # noqa: E402
 
+from hf_customclip._drawing import save_figure  # noqa: E402
 from hf_customclip.evaluation import figures, plots  # noqa: E402
 from hf_customclip.evaluation.chance import retrieval_chance  # noqa: E402
 from hf_customclip.evaluation.embedding import EmbeddedDataset, embed_dataset  # noqa: E402
@@ -137,7 +138,7 @@ def test_captions_are_drawn_as_they_are(tmp_path):
         figures.plot_confusion_matrix(np.eye(2, dtype=int), [text, "b"]),
     ]
     for i, figure in enumerate(drawn):
-        figures.save_figure(figure, tmp_path / f"{i}.png")
+        save_figure(figure, tmp_path / f"{i}.png")
 
 
 def test_the_callers_settings_and_state_are_left_alone():

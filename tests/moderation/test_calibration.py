@@ -151,7 +151,7 @@ def test_the_curve_is_drawn(moderator, labelled, tmp_path):
 
     result = calibrate(moderator, labelled[0], None, labelled[2], recall=0.5)
     with Image.open(result.plot(tmp_path / "curve.png")) as picture:
-        assert picture.size == (900, 750)
+        assert min(picture.size) > 700
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Pins: embed, index and search as commands, in processes of their own: what they print, as text and as JSON, exit
-codes, mistakes in one line; help starts without torch; the example runs; the drawing shows what was found."""
+codes, mistakes in one line; a data set's simple columns are metadata; help starts without torch; the example runs;
+the drawing shows what was found."""
 
 import json
 import os
@@ -86,6 +87,26 @@ def test_filters_json_and_both(folder, capsys):
     assert [result["id"] for result in both] != [
         result["id"] for result in json.loads(run(capsys, *search)[1])
     ]
+
+
+def test_simple_columns_of_a_data_set_can_be_filtered_by(folder, tmp_path, capsys):
+    data = tiny_dataset(6)
+    for name, values in {
+        "year": [2000, 2001, None, 2003, 2004, 2005],
+        "old": [True, False] * 3,
+        "kind": list("aabbcc"),
+        "path": list("uvwxyz"),  # an index has a column of that name
+        "tags": [["x"]] * 6,
+    }.items():
+        data = data.add_column(name, values)
+    (tmp_path / "data").mkdir()
+    data.to_parquet(tmp_path / "data" / "test.parquet")
+    made = run(capsys, "index", folder / "model", tmp_path / "data", tmp_path / "index", "--dataset")
+    assert made[:2] == (0, "6 added, 0 changed, 0 unchanged, 0 removed\n")
+    conditions = ("--filter", "year>=2001", "--filter", "old=false", "--filter", "kind=a,b")
+    found = json.loads(run(capsys, "search", tmp_path / "index", "red", "--json", *conditions)[1])
+    assert {result["metadata"]["year"] for result in found} == {2001, 2003} and len(found) == 2
+    assert found[0]["metadata"].keys() == {"captions", "year", "old", "kind"}
 
 
 def test_the_drawing(folder, tmp_path, capsys):

@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import BatchSize, Model
+
 HELP = """Sort pictures among labels given as words; nothing is trained for it.
 
 \b
@@ -38,7 +40,7 @@ class Format(str, Enum):
 
 
 def classify(
-    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
+    model: Model,
     images: Annotated[list[str], typer.Argument(help="Pictures, and folders of pictures.")],
     labels: Annotated[str, typer.Option(help="Labels with commas between them, or a file with one a line.")],
     template: Annotated[
@@ -46,9 +48,7 @@ def classify(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many labels of each picture to print.")] = 1,
     output_format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures that go through the model at a time.")
-    ] = 64,
+    batch_size: BatchSize = 64,
 ) -> None:
     """Embed the labels once, the pictures in batches, and print each picture's best labels."""
     from .pictures import find_pictures
@@ -57,9 +57,10 @@ def classify(
     # Seconds of imports, so only after what was asked has been found to make sense.
     from tqdm import tqdm
 
+    from ..data.images import open_images
+    from ..evaluation.embedding import batched
     from ..evaluation.zero_shot import DEFAULT_TEMPLATES, ZeroShotClassifier
     from ..loading import load_model
-    from .pictures import open_pictures
 
     classifier = ZeroShotClassifier(*load_model(model), names, template or DEFAULT_TEMPLATES, batch_size)
     line = {Format.table: _table(paths, names), Format.jsonl: _json_line, Format.csv: _csv_lines}[
@@ -69,11 +70,13 @@ def classify(
         print("path,rank,label,score,error")
     unreadable = 0
     with tqdm(total=len(paths), desc="classify", disable=None, leave=False) as bar:
-        for batch in open_pictures(paths, batch_size):
-            found = iter(classifier.predict([each.image for each in batch if not each.problem], top_k))
-            for each in batch:
-                tqdm.write(line(each.path, [] if each.problem else next(found), each.problem))
-            unreadable += sum(each.problem is not None for each in batch)
+        for batch in batched(paths, batch_size):
+            opened, problems = open_images(batch)
+            found = iter(classifier.predict(list(opened.values()), top_k))
+            for place, path in enumerate(batch):
+                problem = problems[place].reason if place in problems else None
+                tqdm.write(line(path, [] if problem else next(found), problem))
+            unreadable += len(problems)
             sys.stdout.flush()
             bar.update(len(batch))
     if unreadable:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import can_draw
+
 app = typer.Typer(help="Look at data before training on them.", no_args_is_help=True)
 
 INSPECT_HELP = """Say what a source holds: its form, counts, splits, caption lengths, problems.
@@ -22,10 +24,14 @@ INSPECT_HELP = """Say what a source holds: its form, counts, splits, caption len
 @app.command("inspect", help=INSPECT_HELP)
 def inspect(
     source: Annotated[str, typer.Argument(help="A folder, a file or a Hub id.")],
-    plot: Annotated[Path | None, typer.Option(help="Draw a page of pictures with captions here.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=can_draw, help="Draw pictures with captions, into this PNG file.")
+    ] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Count tokens as this text tower does.")] = None,
     max_text_length: Annotated[int, typer.Option(help="Say how many captions are longer (tokens).")] = 32,
-    verify: Annotated[bool, typer.Option(help="Open every picture, to find unreadable ones.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Open every picture, to find unreadable ones.")
+    ] = False,
     images: Annotated[Path | None, typer.Option(help="Where the pictures lie, if elsewhere.")] = None,
     captions_file: Annotated[Path | None, typer.Option(help="Which file holds the captions.")] = None,
     karpathy_file: Annotated[Path | None, typer.Option(help="A Karpathy JSON that gives the splits.")] = None,

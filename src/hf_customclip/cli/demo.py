@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import Model
+
 HELP = """Open a page to try a model on: classify, search, moderate.
 
 \b
@@ -23,7 +25,7 @@ pip install 'hf-customclip[demo]'
 
 
 def demo(
-    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
+    model: Model,
     index: Annotated[Path | None, typer.Option(help="What `hf-customclip index` made: adds search.")] = None,
     policy: Annotated[Path | None, typer.Option(help="A policy, a YAML file: adds moderation.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -32,10 +34,11 @@ def demo(
 ) -> None:
     """Load what the page needs and serve it until Ctrl-C."""
     from ..moderation.policy import Policy
+    from ..search.manifest import read_manifest
 
     checked_policy = None if policy is None else Policy.from_file(policy)
-    if index is not None and not index.is_dir():
-        raise FileNotFoundError(f"There is no index in '{index}': make one with `hf-customclip index`.")
+    if index is not None:
+        read_manifest(index)
     if space is not None:
         from ..demo.space import write_space
 

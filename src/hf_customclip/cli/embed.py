@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import BatchSize, ChangesAsJson, Images, IsDataset, Model, Split, Workers
+
 HELP = """Turn pictures into vectors, as a Parquet file or straight into PostgreSQL with pgvector.
 
 \b
@@ -23,21 +25,17 @@ dropped. A run that was stopped is taken up where it was. On several processes:
 A picture that cannot be read is named with the reason, and the exit code is then 1.
 """
 
-IsDataset = Annotated[
-    bool, typer.Option("--dataset", help="IMAGES is a data set with captions, which become metadata.")
-]
-
 
 def embed(
-    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
-    images: Annotated[str, typer.Argument(help="A folder of pictures; with --dataset, any data set.")],
+    model: Model,
+    images: Images,
     output: Annotated[str, typer.Argument(help="A .parquet file, or postgresql://user@host/database.")],
     table: Annotated[str, typer.Option(help="The table in PostgreSQL.")] = "images",
     dataset: IsDataset = False,
-    split: Annotated[str, typer.Option(help="Which split of the data set.")] = "all",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures embedded at a time.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures beside this one.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    split: Split = "all",
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+    as_json: ChangesAsJson = False,
 ) -> None:
     """Embed what the file or table lacks, and write."""
     to_database = output.startswith(("postgresql://", "postgres://"))
@@ -61,7 +59,9 @@ def images_of(images: str, dataset: bool, split: str) -> Any:
         return images
     from ..data import load_image_text_dataset
 
-    return load_image_text_dataset(images, split=split)
+    loaded = load_image_text_dataset(images, split=split, keep_columns=True)
+    taken = {"id", "path", "state", "vector"}.intersection(loaded.column_names or [])  # an index has its own
+    return loaded.remove_columns(list(taken))
 
 
 def report(changes: Any, as_json: bool) -> None:

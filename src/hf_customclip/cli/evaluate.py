@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import BatchSize, Model, can_draw
+
 HELP = """Measure a model, beside chance: retrieval by the papers' protocol, or zero-shot classification.
 
 \b
@@ -21,7 +23,7 @@ names of their classes; the data are then a Hub id or a folder with one subfolde
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
+    model: Model,
     data: Annotated[str, typer.Argument(help="Pictures with captions: a folder, a file or a Hub id.")],
     split: Annotated[str, typer.Option(help="Which split of the data.")] = "test",
     label_column: Annotated[
@@ -31,18 +33,18 @@ def evaluate(
         list[str] | None,
         typer.Option(help="With {} for a class; may be given several times, to be averaged."),
     ] = None,
-    plots: Annotated[Path | None, typer.Option(help="Folder for pictures of the results.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(callback=can_draw, help="Folder for pictures of the results.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for all_results.json and model_index.json.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures embedded at a time.")] = 64,
+    batch_size: BatchSize = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Measure one split, print, and write what was asked for."""
     from ..loading import load_model
 
-    if plots is not None:
-        _check_matplotlib()
     loaded = load_model(model)
     about = {"dataset_type": Path(data).name, "dataset_name": Path(data).name, "dataset_split": split}
     if label_column is None:
@@ -75,10 +77,10 @@ def _retrieval(
     size = f"{len(dataset)} images, {len(embedded.text_embeds)} captions"
 
     def draw(plots: Path) -> list[Path]:
+        from .._files import read_json
         from ..evaluation.plots import write_retrieval_plots
 
-        state = folder / "trainer_state.json"
-        history = json.loads(state.read_text(encoding="utf-8"))["log_history"] if state.exists() else None
+        history = (read_json(folder / "trainer_state.json") or {}).get("log_history")
         return write_retrieval_plots(plots, dataset, embedded, log_history=history)
 
     table = f"{size}\n{format_retrieval_table(metrics, chance)}"
@@ -105,7 +107,8 @@ def _classification(
     result = classifier.evaluate(dataset)
 
     def draw(plots: Path) -> list[Path]:
-        from ..evaluation.figures import plot_confusion_matrix, save_figure
+        from .._drawing import save_figure
+        from ..evaluation.figures import plot_confusion_matrix
 
         return [save_figure(plot_confusion_matrix(result.confusion_matrix, labels), plots / "confusion.png")]
 
@@ -117,17 +120,9 @@ def _classification(
 def _write_results(folder: Path, metrics: dict[str, float], name: str, results: list[Any]) -> None:
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    from ..hub.folder_card import read_json, write_atomically
+    from .._files import read_json, write_json
 
     folder.mkdir(parents=True, exist_ok=True)
-    known = {**read_json(folder / "all_results.json"), **metrics}
-    index = eval_results_to_model_index(name, results)
-    for file, content in (("all_results.json", known), ("model_index.json", index)):
-        write_atomically(folder / file, json.dumps(content, indent=2, sort_keys=True) + "\n")
-
-
-def _check_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ImportError("--plots needs matplotlib: pip install 'hf-customclip[plots]'") from None
+    known = {**(read_json(folder / "all_results.json") or {}), **metrics}
+    write_json(folder / "all_results.json", dict(sorted(known.items())))
+    write_json(folder / "model_index.json", eval_results_to_model_index(name, results))

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from .options import Model
+
 HELP = """Write the two encoders as ONNX graphs, for onnxruntime, browsers and phones.
 
 \b
@@ -22,7 +24,7 @@ are made. Needs: pip install 'hf-customclip[export]'
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
+    model: Model,
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print files and differences as JSON.")] = False,
 ) -> None:

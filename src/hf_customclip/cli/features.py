@@ -31,7 +31,7 @@ def list_(folder: Folder = None) -> None:
     typer.echo(f"{len(stores)} in {folder}, {readable_size(sum(store.size for store in stores))}")
 
 
-@app.command("clear", help="Delete everything that is stored, or one store by the begin of its key.")
+@app.command("clear", help="Delete everything that is stored, or one store by how its key begins.")
 def clear(
     key: Annotated[str | None, typer.Argument(help="As `list` prints it.")] = None, folder: Folder = None
 ) -> None:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from .embed import IsDataset, images_of, report
+from .embed import images_of, report
+from .options import BatchSize, ChangesAsJson, Images, IsDataset, Model, Split, Workers
 
 HELP = """Index pictures for `hf-customclip search`.
 
@@ -27,14 +28,14 @@ A picture that cannot be read is named with the reason, and the exit code is the
 
 
 def index(
-    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
-    images: Annotated[str, typer.Argument(help="A folder of pictures; with --dataset, any data set.")],
+    model: Model,
+    images: Images,
     directory: Annotated[Path, typer.Argument(help="Where the index is kept.")],
     dataset: IsDataset = False,
-    split: Annotated[str, typer.Option(help="Which split of the data set.")] = "all",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures embedded at a time.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures beside this one.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    split: Split = "all",
+    batch_size: BatchSize = 64,
+    workers: Workers = 0,
+    as_json: ChangesAsJson = False,
 ) -> None:
     """Make an index, or bring one up to date."""
     from ..loading import load_model

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import struct
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .._files import read_json
+from .._weights import NO_PARAMETERS, Header, count, count_parameters, read_headers, read_scalar, weight_files
+from .options import Model
 
 HELP = """Say what a saved model is: towers, sizes, heads, temperature, results.
 
@@ -23,16 +26,17 @@ no torch, and takes a moment. A model on the Hub is downloaded first.
 """
 
 TOWERS = ("vision", "text")
-# BatchNorm's statistics are saved beside the parameters and are none.
-NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked")
+# Weights that take in the towers' features: of a linear head or of the MLP's first layer.
+HEADS = {
+    tower: (f"{head}_projection.weight", f"{head}_projection.linear1.weight")
+    for tower, head in (("vision", "visual"), ("text", "text"))
+}
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 MAX_INVERSE_TEMPERATURE = 100.0
-LONGEST_HEADER = 100_000_000  # safetensors' own limit, in bytes
-Header = dict[str, dict[str, Any]]
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
+    model: Model,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Print what the files say."""
@@ -71,13 +75,13 @@ def describe(folder: Path) -> dict[str, Any]:
         ValueError: it is another kind of model, or its weights are damaged.
     """
     config = _config(folder)
-    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("heads.safetensors"))
+    files = weight_files(folder)
     if not files:
         raise FileNotFoundError(f"'{folder}' holds no weights (model*.safetensors or heads.safetensors).")
-    tensors: Header = {}
-    for file in files:
-        tensors |= read_header(file)
-    scale = _scalar(files, "logit_scale")
+    tensors = read_headers(files)
+    scale = read_scalar(files, "logit_scale")
+    trained, total = count_parameters(tensors, config)
+    kinds = {entry["dtype"] for name, entry in tensors.items() if not name.endswith(NO_PARAMETERS)}
     temperature = None if scale is None else min(math.exp(scale), MAX_INVERSE_TEMPERATURE)
     return {
         "towers": {tower: _tower(config, tower, tensors) for tower in TOWERS},
@@ -85,10 +89,14 @@ def describe(folder: Path) -> dict[str, Any]:
             "type": config.get("projection_type", "mlp"),
             "dim": config.get("projection_dim", 512),
         },
-        "parameters": _parameters(config, tensors),
+        "parameters": {
+            "total": total,
+            "trained": trained,
+            "dtype": ", ".join(sorted(DTYPES.get(kind, kind) for kind in kinds)),
+        },
         "loss": config.get("loss_type", "softmax"),
         "inverse_temperature": temperature,
-        "logit_bias": _scalar(files, "logit_bias"),
+        "logit_bias": read_scalar(files, "logit_bias"),
         "max_text_length": config.get("max_text_length", 32),
         "files": {file.name: file.stat().st_size for file in files},
         "heads_only": files[0].name == "heads.safetensors",
@@ -96,40 +104,19 @@ def describe(folder: Path) -> dict[str, Any]:
     }
 
 
-def read_header(file: Path) -> Header:
-    """Name to `dtype`, `shape` and `data_offsets` of every tensor in a safetensors file.
-
-    Raises:
-        ValueError: it is no safetensors file, or shorter than its header says.
-    """
-    with file.open("rb") as data:
-        start = data.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else LONGEST_HEADER + 1
-        try:
-            if length > LONGEST_HEADER:
-                raise ValueError
-            header = json.loads(data.read(length))
-            tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-            end = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError):
-            raise ValueError(f"'{file}' is no safetensors file.") from None
-    if file.stat().st_size < end:
-        raise ValueError(f"'{file}' is cut short: {file.stat().st_size:,} of {end:,} bytes are there.")
-    return tensors
-
-
 def as_text(facts: dict[str, Any]) -> str:
     """The facts as people read them."""
     rows = [("model", facts["model"] + (" (heads only)" if facts["heads_only"] else ""))]
     for tower, about in facts["towers"].items():
-        count = (
+        size = (
             "not in this checkpoint" if about["parameters"] is None else f"{about['parameters']:,} parameters"
         )
         state = "frozen" if about["frozen"] else "trained"
         if about["unfrozen_groups"]:
             state = f"frozen but for the last {about['unfrozen_groups']} layer groups"
-        pooled = f"{about['width']} wide by {about['pooling']}, " if about["width"] else ""
-        rows.append((tower, f"{about['name']} ({about['model_type']}), {pooled}{count}, {state}"))
+        layers = "".join(f" + layer {layer}" for layer in about["feature_layers"])
+        feature = f"{about['width']} wide by {about['pooling']}{layers}"
+        rows.append((tower, f"{about['name']} ({about['model_type']}), {feature}, {size}, {state}"))
     projection, parameters = facts["projection"], facts["parameters"]
     rows.append(("heads", f"{projection['type']}, to {projection['dim']} dimensions"))
     trained = "part of a tower" if parameters["trained"] is None else f"{parameters['trained']:,}"
@@ -163,61 +150,24 @@ def _config(folder: Path) -> dict[str, Any]:
 def _tower(config: dict[str, Any], tower: str, tensors: Header) -> dict[str, Any]:
     own = config[f"{tower}_config"]
     name = config.get(f"{tower}_name") or own.get("architecture") or "random weights"
-    width = config.get("vision_embed_dim") if tower == "vision" else own.get("hidden_size", own.get("dim"))
     inside = any(each.startswith(f"{tower}_model.") for each in tensors)
     return {
         "name": os.path.basename(name) if os.path.isabs(name) else name,
         "model_type": own.get("model_type"),
-        "width": width,
+        "width": next(
+            (each["shape"][1] for name, each in tensors.items() if name.startswith(HEADS[tower])), None
+        ),
         "pooling": config.get(f"{tower}_pooling", {"vision": "pooler", "text": "cls"}[tower]),
+        "feature_layers": config.get(f"{tower}_feature_layers") or [],
         "frozen": config.get(f"freeze_{tower}", True),
         "unfrozen_groups": config.get(f"{tower}_unfrozen_groups", 0),
-        "parameters": _count(tensors, f"{tower}_model.") if inside else None,
+        "parameters": count(tensors, f"{tower}_model.") if inside else None,
     }
-
-
-def _parameters(config: dict[str, Any], tensors: Header) -> dict[str, Any]:
-    fixed = [f"{tower}_model." for tower in TOWERS if config.get(f"freeze_{tower}", True)]
-    if not config.get("learn_logit_scale", True):
-        fixed.append("logit_scale")
-    partly = any(config.get(f"{tower}_unfrozen_groups", 0) for tower in TOWERS)
-    total = _count(tensors)
-    kinds = {entry["dtype"] for name, entry in tensors.items() if not name.endswith(NO_PARAMETERS)}
-    dtypes = sorted(DTYPES.get(str(kind), str(kind)) for kind in kinds)
-    trained = None if partly else total - sum(_count(tensors, prefix) for prefix in fixed)
-    return {"total": total, "trained": trained, "dtype": ", ".join(dtypes)}
-
-
-def _count(tensors: Header, prefix: str = "") -> int:
-    return sum(
-        math.prod(entry["shape"])
-        for name, entry in tensors.items()
-        if name.startswith(prefix) and not name.endswith(NO_PARAMETERS)
-    )
-
-
-def _scalar(files: list[Path], name: str) -> float | None:
-    """The one number of a tensor, read from its place in the file."""
-    for file in files:
-        entry = read_header(file).get(name)
-        if entry is None:
-            continue
-        with file.open("rb") as data:
-            length = struct.unpack("<Q", data.read(8))[0]
-            data.seek(8 + length + entry["data_offsets"][0])
-            value = data.read(entry["data_offsets"][1] - entry["data_offsets"][0])
-        if entry["dtype"] == "BF16":  # the upper half of a float32
-            return struct.unpack("<f", b"\0\0" + value)[0]
-        return struct.unpack({"F64": "<d", "F32": "<f", "F16": "<e"}[entry["dtype"]], value)[0]
-    return None
 
 
 def _results(folder: Path) -> dict[str, float]:
     """Recalls and rsum that training recorded: of the test split where there was one."""
-    file = folder / "all_results.json"
-    if not file.is_file():
-        return {}
-    known = json.loads(file.read_text(encoding="utf-8"))
+    known = read_json(folder / "all_results.json") or {}
     prefix = "test_" if any(name.startswith("test_") for name in known) else "eval_"
     wanted = [f"{way}_recall@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)] + ["rsum"]
     return {prefix + name: known[prefix + name] for name in wanted if prefix + name in known}

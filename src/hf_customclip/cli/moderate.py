@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import Model, can_draw
+
 MODERATE_HELP = """Hold pictures, and the texts that come with them, against a policy.
 
 \b
@@ -49,7 +51,6 @@ thresholds are written into the policy; nothing else in the file changes.
 
 KEY_FIELDS = ("path", "bytes", "modified", "text", "policy", "model")
 
-Model = Annotated[str, typer.Argument(help="A saved folder or a Hub id.")]
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, a YAML file.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Items that go through the model at a time.")]
 
@@ -98,8 +99,13 @@ def calibrate(
     labelled: Annotated[Path, typer.Argument(help="Labelled examples, a .jsonl or .csv file.")],
     precision: Annotated[float | None, typer.Option(help="The wanted precision, from 0 to 1.")] = None,
     recall: Annotated[float | None, typer.Option(help="Or the wanted recall.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw precision against recall here.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Report, and leave the policy as it is.")] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(callback=can_draw, help="Draw precision against recall, into this PNG file."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Report, and leave the policy as it is.")
+    ] = False,
     batch_size: BatchSize = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

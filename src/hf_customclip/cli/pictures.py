@@ -1,11 +1,9 @@
-"""What commands that read pictures share: finding the files, reading in batches."""
+"""The picture files that a command was given."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 
 def find_pictures(paths: Sequence[str]) -> list[str]:
@@ -33,30 +31,3 @@ def find_pictures(paths: Sequence[str]) -> list[str]:
                 os.path.relpath(picture) if not os.path.isabs(path) else picture for picture in pictures
             ]
     return list(dict.fromkeys(found))
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A picture that was tried: the picture in RGB, or why it cannot be read."""
-
-    path: str
-    image: Any
-    problem: str | None = None
-
-
-def open_pictures(paths: Iterable[str], batch_size: int) -> Iterator[list[Opened]]:
-    """Batches of pictures as they are read; an unreadable one comes too, with its reason."""
-    from ..evaluation.embedding import batched
-
-    for batch in batched(paths, batch_size):
-        yield [open_picture(path) for path in batch]
-
-
-def open_picture(path: str) -> Opened:
-    """Decode one picture, whole and upright."""
-    from ..data.images import UnreadableImageError, decode_image, to_rgb
-
-    try:
-        return Opened(path, to_rgb(decode_image(path)))
-    except UnreadableImageError as error:
-        return Opened(path, None, error.reason)

@@ -17,7 +17,9 @@ HELP = """Publish a saved model, whole or not at all, and read back what arrived
 def push(
     folder: Annotated[Path, typer.Argument(help="A folder that training or save_pretrained wrote.")],
     repo: Annotated[str, typer.Argument(help="user/name on the Hub; created where missing.")],
-    private: Annotated[bool, typer.Option(help="Visibility of a repository that is created.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Nobody else may see the repository, if it is created.")
+    ] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to publish on.")] = None,
     message: Annotated[str, typer.Option(help="Commit message.")] = "Upload CustomClipModel",
 ) -> None:

@@ -10,13 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import can_draw
+
 HELP = """Find pictures in an index by words, by a picture, or by both.
 
 \b
     hf-customclip search my-index "a red car"
     hf-customclip search my-index --image bag.jpg -k 20
     hf-customclip search my-index "the same in blue" --image bag.jpg
-    hf-customclip search my-index "a red car" --filter year>=2020 --filter brand=a,b
+    hf-customclip search my-index "a red car" --filter "year>=2020" --filter brand=a,b
     hf-customclip search my-index "a red car" --json | jq -r '.[].path'
     hf-customclip search my-index "a red car" --plot found.png
 """
@@ -36,17 +38,20 @@ def search(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Where the index's model is, if it has moved.")] = None,
-    exact: Annotated[bool, typer.Option(help="Compare with every picture of a large index.")] = False,
-    plot: Annotated[Path | None, typer.Option(help="Draw what was found, into this PNG file.")] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every picture of a large index.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(callback=can_draw, help="Draw what was found, into this PNG file.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Load the index, embed the query, print."""
     if words is None and image is None:
         raise ValueError("Say what to look for: words, --image FILE, or both.")
-    if not (directory / "index.json").exists():
-        raise FileNotFoundError(
-            f"There is no index in {str(directory)!r}: make one with `hf-customclip index MODEL IMAGES DIR`."
-        )
+    from ..search.manifest import read_manifest
+
+    read_manifest(directory)  # seconds of imports only where there is an index
     from ..loading import load_model
     from ..search import ImageIndex
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import Dataset, Features, Image, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
 from .columns import Columns, NamedColumns, find_columns, texts_of
 from .entries import clean_captions, gather
@@ -54,11 +54,12 @@ def part_of_dataset(
     *,
     alone: bool = True,
     known: dict[str, Mark] | None = None,
+    keep: bool = False,
 ) -> Part:
     """One split of a data set as a `Part`; if it is the only one, a split column goes before its name.
 
     `known` holds the ids used in other splits with the marks of their pictures, and is added to: splits that
-    each number their pictures from 0 must not seem to share them.
+    each number their pictures from 0 must not seem to share them. With `keep`, simple columns stay.
     """
     known = {} if known is None else known
     columns = find_columns(dataset.column_names, named, picture_columns(dataset.features))
@@ -71,9 +72,10 @@ def part_of_dataset(
     groups = _group(rows, ids, report)
     names = _texts(rows.cells[columns.file_name]) if columns.file_name else _texts(rows.paths)
     splits = rows.splits(columns.split if alone else None, split)
-    return Part(
-        _beside(rows.pictures, groups, ids), [names[row] for row in groups], [splits[row] for row in groups]
+    kept = _beside(
+        rows.pictures, groups, ids, dataset, _simple_columns(dataset.features, columns) if keep else []
     )
+    return Part(kept, [names[row] for row in groups], [splits[row] for row in groups])
 
 
 def part_of_names(
@@ -204,8 +206,21 @@ def _group(rows: _Rows, ids: Sequence[str], report: DataReport) -> dict[int, lis
     return groups
 
 
-def _beside(pictures: Dataset, groups: dict[int, list[str]], ids: Sequence[str]) -> Dataset:
-    """The chosen rows of `pictures` with their captions and ids beside them; no picture is copied."""
+def _simple_columns(features: Features, columns: Columns) -> list[str]:
+    """The columns of texts, numbers, truth values and classes that hold neither captions nor pictures."""
+    taken = {*FEATURES, columns.image, *columns.captions}
+    return [
+        name
+        for name, feature in features.items()
+        if isinstance(feature, (Value, ClassLabel)) and "binary" not in feature.dtype and name not in taken
+    ]
+
+
+def _beside(
+    pictures: Dataset, groups: dict[int, list[str]], ids: Sequence[str], source: Dataset, others: list[str]
+) -> Dataset:
+    """The chosen rows with captions, ids and others of their columns beside them; no picture is copied."""
     columns = {"captions": [groups.get(row, []) for row in range(len(ids))], "image_id": list(ids)}
     texts = Dataset.from_dict(columns, features=Features({name: FEATURES[name] for name in columns}))
-    return concatenate_datasets([pictures, texts], axis=1).select(np.asarray(list(groups), dtype=np.int64))
+    beside = [pictures, texts, *([source.select_columns(others)] if others else [])]
+    return concatenate_datasets(beside, axis=1).select(np.asarray(list(groups), dtype=np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,20 @@ def decode_image(value: ImageValue, name: str | None = None) -> PIL.Image.Image:
     if 0 in image.size:
         raise UnreadableImageError(label, f"it has no pixels ({image.width} x {image.height})")
     return image
+
+
+def open_images(
+    values: Iterable[ImageValue],
+) -> tuple[dict[int, PIL.Image.Image], dict[int, UnreadableImageError]]:
+    """Every picture in RGB, and why others cannot be read, both by their place in `values`."""
+    images: dict[int, PIL.Image.Image] = {}
+    unreadable: dict[int, UnreadableImageError] = {}
+    for place, value in enumerate(values):
+        try:
+            images[place] = to_rgb(decode_image(value))
+        except UnreadableImageError as error:
+            unreadable[place] = error
+    return images, unreadable
 
 
 def _file_of(value: ImageValue) -> str | Path | BytesIO:

@@ -100,24 +100,18 @@ def plot_grid(
     The first rows * columns pictures are drawn, or with a seed that many at random. A picture that cannot be
     read is drawn as the reason why. Needs matplotlib.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from .._drawing import Figure, save_figure
 
-    file = Path(file)
     shown = dataset.shuffle(seed=seed) if seed is not None else dataset
     items = list(islice(shown.cast_column("image", Image(decode=False)), rows * columns))
     figure = Figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     for position, item in enumerate(items, 1):
         _draw(figure.add_subplot(rows, columns, position), item)
-    part = file.with_name(f".{file.stem}.part{file.suffix}")
     with warnings.catch_warnings():
         # The default font lacks emoji and many scripts; boxes in their place are good enough to look at.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         warnings.filterwarnings("ignore", message=".*does not support .* natively")
-        figure.savefig(part)
-    os.replace(part, file)
-    return file
+        return save_figure(figure, file)
 
 
 def _draw(axes: Any, item: dict[str, Any]) -> None:

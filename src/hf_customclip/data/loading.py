@@ -54,6 +54,7 @@ def load_image_text_dataset(
     streaming: bool = False,
     on_error: Literal["skip", "raise"] = "skip",
     verify: bool = False,
+    keep_columns: bool = False,
     seed: int = DEFAULT_SEED,
     validation_fraction: float | None = None,
     test_fraction: float | None = None,
@@ -80,6 +81,8 @@ def load_image_text_dataset(
             for empty captions, captions without picture, pictures without caption, unreadable pictures and
             broken lines.
         verify: decode every picture now, to find the unreadable ones.
+        keep_columns: keep a data set's other columns of texts, numbers and truth values too, where it holds the
+            pictures themselves; of rows of one picture, those of the first. Streams keep none.
         seed, validation_fraction, test_fraction: the draw of splits by image where the data have none, 0.05
             each if not given; given, they also draw splits that the data lack out of their train split, or
             out of everything if there is no train split.
@@ -107,7 +110,9 @@ def load_image_text_dataset(
         streams = stream_splits(_by_split(found), named, wish, report, on_error=on_error, verify=verify)
         return _chosen(streams, split, report)
     parts = (
-        [found] if isinstance(found, Part) else _parts(found, named, pictures or _folder_of(source), report)
+        [found]
+        if isinstance(found, Part)
+        else _parts(found, named, pictures or _folder_of(source), report, keep_columns)
     )
     if verify:
         parts = [drop_unreadable(part, report) for part in parts]
@@ -163,14 +168,14 @@ def _by_split(found: hub.AnyDataset) -> list[tuple[str, Any]]:
 
 
 def _parts(
-    found: Dataset | DatasetDict, named: NamedColumns, images: Path | None, report: DataReport
+    found: Dataset | DatasetDict, named: NamedColumns, images: Path | None, report: DataReport, keep: bool
 ) -> list[Part]:
     sources = _by_split(found)
     if not has_pictures(sources[0][1], named):
         return [part_of_names(sources, named, images, report)]
     known: dict[str, Mark] = {}
     return [
-        part_of_dataset(dataset, split, named, report, alone=len(sources) == 1, known=known)
+        part_of_dataset(dataset, split, named, report, alone=len(sources) == 1, known=known, keep=keep)
         for split, dataset in sources
     ]
 

@@ -1,28 +1,20 @@
-"""Pictures of results with Matplotlib, as figures that need no display; `save_figure` writes them.
+"""Pictures of results with Matplotlib, as figures that need no display.
 
 Each function returns a `matplotlib.figure.Figure`. Texts are drawn as they are: a `$` in one is no formula.
 """
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Any, ParamSpec
 
 import numpy as np
 from torch import Tensor
 
-try:
-    from matplotlib import font_manager, rc_context
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-except ImportError as error:
-    raise ImportError("Pictures need Matplotlib: pip install 'hf-customclip[plots]'.") from error
+from .._drawing import Axes, Figure, Rectangle, font_manager, rc_context
 
 RIGHT, WRONG, NEUTRAL = "#1a9850", "#d5d5d5", "#444444"
 COLOURS = ("#0b5394", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#a6761d")
@@ -214,16 +206,6 @@ def plot_confusion_matrix(
     axes.set(xlabel="predicted", ylabel="right")
     figure.colorbar(heat, ax=axes, label="share of the class's images", shrink=0.8)
     return figure
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 100) -> Path:
-    """Write a figure as PNG (or what the suffix says), whole or not at all, and return its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    figure.savefig(part, dpi=dpi, facecolor="white", bbox_inches="tight")
-    os.replace(part, path)
-    return path
 
 
 def _figure(width: float, height: float, title: str) -> Figure:

@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from .._drawing import save_figure
 from ..data.images import decode_image, to_rgb
 from .chance import chance_recall
 from .embedding import EmbeddedDataset
@@ -26,7 +27,6 @@ from .figures import (
     plot_similarity,
     plot_text_to_image,
     plot_training_curves,
-    save_figure,
 )
 from .retrieval import retrieval_ranks
 

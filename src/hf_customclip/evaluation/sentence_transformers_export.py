@@ -4,12 +4,13 @@ sentence-transformers (6.0 or later) needs four small JSON files beside the chec
 anyway; the weights are not copied. They name the methods that embed each kind of input, and normalisation.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, ProcessorMixin
+
+from .._files import read_json, write_json
 
 _MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
@@ -43,17 +44,17 @@ def add_sentence_transformers_files(directory: str | os.PathLike[str]) -> Path:
         ValueError: the folder holds no CustomClipModel.
     """
     folder = Path(directory)
-    config = folder / "config.json"
-    saved = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    saved = read_json(folder / "config.json") or {}
     if saved.get("model_type") != "custom_clip":
         raise ValueError(f"{folder} holds no saved CustomClipModel (its config.json must say 'custom_clip').")
-    _write_json(folder / "modules.json", _MODULES)
-    _write_json(folder / "sentence_bert_config.json", _transformer(saved["max_text_length"]))
-    _write_json(
+    (folder / "1_Normalize").mkdir(exist_ok=True)
+    write_json(folder / "modules.json", _MODULES)
+    write_json(folder / "sentence_bert_config.json", _transformer(saved["max_text_length"]))
+    write_json(
         folder / "1_Normalize" / "config.json",
         {"module_input_name": _EMBEDDING, "module_output_name": _EMBEDDING},
     )
-    _write_json(
+    write_json(
         folder / "config_sentence_transformers.json",
         {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
     )
@@ -70,10 +71,3 @@ def _transformer(max_text_length: int) -> dict[str, Any]:
         "module_output_name": _EMBEDDING,
         "processing_kwargs": {"text": {"max_length": max_text_length, "truncation": True}},
     }
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from ..data.collator import ContrastiveCollator
-from ..data.images import UnreadableImageError, decode_image, to_rgb
+from ..data.images import open_images
 from .items import Captions, Pictures
 from .store import FeatureStore
 from .towers import TowerPass
@@ -48,13 +48,9 @@ class PictureLoader:
         self.pictures, self.collator = pictures, collator
 
     def __call__(self, numbers: list[int]) -> tuple[dict[str, torch.Tensor], dict[int, str]]:
-        images, unreadable = [], {}
-        for number in numbers:
-            try:
-                images.append(to_rgb(decode_image(self.pictures[number])))
-            except UnreadableImageError as error:
-                unreadable[number] = f"{error.name} ({error.reason})"
-        return self.collator.pixels(images) if images else {}, unreadable
+        images, problems = open_images(self.pictures[number] for number in numbers)
+        unreadable = {numbers[place]: f"{error.name} ({error.reason})" for place, error in problems.items()}
+        return self.collator.pixels(list(images.values())) if images else {}, unreadable
 
     def order(self) -> np.ndarray:
         """(pictures,) the place of each: their own, in which they are read fastest."""

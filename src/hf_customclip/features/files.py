@@ -1,44 +1,12 @@
-"""Small files written whole or not at all, and space on the disk.
-
-Nothing is forced to the disk: what a power cut leaves half written is told by checksums when it is read.
-"""
+"""Space on the disk."""
 
 from __future__ import annotations
 
 import errno
-import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A name to write to, which takes the place of `file` at the end if all went well."""
-    name = file.with_name(f"{file.name}.{uuid4().hex}.tmp")
-    try:
-        yield name
-        os.replace(name, file)
-    finally:
-        name.unlink(missing_ok=True)
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file; None where it is missing or broken."""
-    try:
-        return json.loads(file.read_bytes())
-    except (FileNotFoundError, ValueError):
-        return None
-
-
-def write_json(file: Path, value: Any) -> None:
-    """Write it whole or not at all."""
-    with replacing(file) as name:
-        name.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 @contextmanager

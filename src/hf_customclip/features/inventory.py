@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import read_json
+from .._files import read_json
 from .store import MANIFEST, PARTIAL, START, WORK, read_manifest
 
 STORE_NAME = re.compile(r"(image|text)-[0-9a-f]{32}")

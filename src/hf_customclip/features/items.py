@@ -23,8 +23,8 @@ from datasets import Dataset, Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .._files import replacing
 from ..data.images import image_name
-from .files import replacing
 from .hashing import digest, digest_of_json
 
 ROWS_AT_ONCE = 256

@@ -23,7 +23,8 @@ import torch
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from .files import needing_space, read_json, replacing, write_json
+from .._files import read_json, replacing, write_json
+from .files import needing_space
 from .hashing import digest_of_json
 from .layout import DTYPES, Layout
 from .rows import map_features

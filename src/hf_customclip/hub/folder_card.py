@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
 
+from .._files import read_json, write_text
+from .._weights import count_parameters, read_headers, weight_files
 from ..evaluation.reports import RETRIEVAL_METRICS
 from .card import RetrievalResult, render_model_card
 from .errors import CLIENT_ERRORS
@@ -63,11 +62,11 @@ def write_model_card(
 
     folder = Path(folder)
     config = CustomClipConfig.from_pretrained(folder)
-    trained, total = count_parameters(folder, config)
+    trained, total = count_parameters(read_headers(weight_files(folder)), config.to_dict())
     if log_history is None:
-        log_history = read_json(folder / "trainer_state.json").get("log_history", [])
+        log_history = (read_json(folder / "trainer_state.json") or {}).get("log_history", [])
     if arguments is None:
-        arguments = read_json(folder / "training_args.json")
+        arguments = read_json(folder / "training_args.json") or {}
     if data is None and (kept := read_json(folder / DATA_FILE)):
         data = DataDescription(**{**kept, "languages": tuple(kept["languages"])})
     if results is None:
@@ -85,7 +84,7 @@ def write_model_card(
         curves=_draw_curves(log_history, folder),
         results=results,
     )
-    return write_atomically(folder / "README.md", str(card))
+    return write_text(folder / "README.md", str(card))
 
 
 def newest_results(
@@ -138,44 +137,12 @@ def training_settings(arguments: Mapping[str, Any]) -> dict[str, object]:
     return {SETTINGS[key]: "yes" if value is True else value for key, value in shown.items()}
 
 
-def count_parameters(folder: Path, config: Any) -> tuple[int | None, int]:
-    """Parameters trained (None where part of a tower was) and in all, by the headers of the weights."""
-    from safetensors import safe_open
-
-    trained = total = 0
-    frozen = tuple(f"{tower}_model." for tower in ("vision", "text") if getattr(config, f"freeze_{tower}"))
-    for file in sorted(folder.glob("model*.safetensors")):
-        with safe_open(file, framework="numpy") as weights:
-            for name in weights.keys():  # noqa: SIM118 - not a dictionary
-                size = math.prod(weights.get_slice(name).get_shape())
-                # BatchNorm's statistics are saved beside the parameters and are none.
-                if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
-                    continue
-                total += size
-                fixed = name.startswith(frozen) or (name == "logit_scale" and not config.learn_logit_scale)
-                trained += 0 if fixed else size
-    partly = config.vision_unfrozen_groups or config.text_unfrozen_groups
-    return (None if partly else trained), total
-
-
 def _draw_curves(log_history: Sequence[Mapping[str, float]], folder: Path) -> str | None:
     if not any("loss" in entry for entry in log_history):
         return None
     try:
-        from ..evaluation.figures import plot_training_curves, save_figure
+        from .._drawing import save_figure
+        from ..evaluation.figures import plot_training_curves
     except ImportError:  # the curves' numbers are in the card all the same
         return None
     return save_figure(plot_training_curves(log_history), folder / "training.png").name
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, or an empty one where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def write_atomically(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-    return path

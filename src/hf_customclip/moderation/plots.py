@@ -1,24 +1,18 @@
-"""The picture of a calibration."""
+"""The picture of a calibration. Importing this needs Matplotlib (the `plots` extra)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._drawing import Figure, save_figure
+
 if TYPE_CHECKING:
     from .calibration import Calibration
 
 
 def plot_calibration(calibration: Calibration, file: Path) -> Path:
-    """Precision against recall for each category, with the chosen point and the held-out one.
-
-    Raises:
-        ImportError: Matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("Drawing the curve needs Matplotlib: pip install 'hf-customclip[plots]'") from None
+    """Precision against recall for each category, with the chosen point and the held-out one."""
     figure = Figure(figsize=(6, 5), layout="constrained")
     axes = figure.subplots()
     for position, each in enumerate(calibration.categories):
@@ -35,5 +29,4 @@ def plot_calibration(calibration: Calibration, file: Path) -> Path:
     axes.set_title("Thresholds by labelled examples (in brackets: how many positives)", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")
-    figure.savefig(file, dpi=150)
-    return file
+    return save_figure(figure, file, dpi=150)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..features.files import replacing
+from .._files import write_text
 
 ACTIONS = ("flag", "review", "block")  # in rising severity; what triggers nothing is allowed
 PARTS = ("image", "text", "pair", "example")
@@ -132,8 +132,7 @@ def write_thresholds(file: str | Path, thresholds: Mapping[str, Mapping[str, flo
     written = {c.name: dict(c.thresholds) for c in Policy.from_yaml(text, file).categories}
     if written != wanted:
         raise PolicyError(f"The thresholds in {file} are written in a way that cannot be replaced safely.")
-    with replacing(file) as name_of_part:
-        name_of_part.write_text(text, encoding="utf-8")
+    write_text(file, text)
 
 
 def _number(value: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..features.files import replacing
+from .._files import replacing
 
 
 def write_arrow(file: Path, table: pa.Table) -> None:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ..data.images import UnreadableImageError, decode_image, to_rgb
+from ..data.images import open_images
 from ..evaluation.embedding import embed_pixels
 from .arrow import mapped, write_arrow
 from .encoder import Encoder
@@ -81,7 +80,7 @@ def embed_source(
         loader = _loader(encoder, source, mine, batch_size, num_workers)
         made, unreadable = _embed(encoder, loader, len(mine), keys, shards, state.is_local_main_process)
     if state.num_processes > 1:
-        unreadable = [problem for problem in gather_object(unreadable)]
+        unreadable = gather_object(unreadable)
         state.wait_for_everyone()
     found |= read_shards(shards) if shards else made
     state.wait_for_everyone()  # until all have read them, shards may not be deleted
@@ -108,18 +107,12 @@ class _Collate:
         self.processor, self.pictures, self.ids = encoder.processor, source.pictures, source.column("id")
 
     def __call__(self, numbers: list[int]) -> tuple[list[int], Tensor | None, Problems]:
-        images: list[Any] = []
-        readable: list[int] = []
-        problems: Problems = []
-        for number in numbers:
-            try:
-                images.append(to_rgb(decode_image(self.pictures[number], self.ids[number])))
-                readable.append(number)
-            except UnreadableImageError as error:
-                problems.append((self.ids[number], error.reason))
+        images, unreadable = open_images(self.pictures[number] for number in numbers)
+        problems = [(self.ids[numbers[place]], error.reason) for place, error in unreadable.items()]
         if not images:
             return [], None, problems
-        return readable, self.processor(images=images, return_tensors="pt")["pixel_values"], problems
+        pixels = self.processor(images=list(images.values()), return_tensors="pt")["pixel_values"]
+        return [numbers[place] for place in images], pixels, problems
 
 
 def _loader(

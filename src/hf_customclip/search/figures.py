@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._drawing import Axes, Figure, save_figure
 from ..data.images import UnreadableImageError, decode_image, to_rgb
-from ..evaluation.figures import Axes, Figure, save_figure
 from .encoder import Query
 from .index import SearchResult
 

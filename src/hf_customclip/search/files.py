@@ -22,13 +22,13 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock
 
-from ..features.files import read_json, write_json
+from .._files import write_json
 from .arrow import mapped, write_arrow
 from .encoder import ModelName
+from .manifest import FORMAT, MANIFEST, is_index, read_manifest
 from .neighbours import Neighbours
 from .rows import Rows, join
 
-MANIFEST, FORMAT = "index.json", 1
 PATTERNS = ("rows-*", "removed-*", "neighbours-*")
 # Rows files that an index is made of before they are joined into one.
 MOST_FILES = 32
@@ -41,11 +41,6 @@ class Saved:
     made_by: ModelName
     rows: Rows
     neighbours: Neighbours | None
-
-
-def is_index(directory: Path) -> bool:
-    """Whether there is an index, whole or damaged."""
-    return (directory / MANIFEST).exists()
 
 
 def shards_folder(directory: Path, made_by: ModelName) -> Path:
@@ -66,11 +61,11 @@ def read(directory: Path) -> Saved:
         FileNotFoundError: there is no index.
         ValueError: it is damaged, or of a later version.
     """
-    manifest = _manifest(directory)
+    manifest = read_manifest(directory)
     try:
         return _open(directory, manifest)
     except (KeyError, TypeError, IndexError, OSError, pa.ArrowInvalid, RuntimeError) as error:
-        if manifest != _manifest(directory):  # another process has replaced it meanwhile
+        if manifest != read_manifest(directory):  # another process has replaced it meanwhile
             return read(directory)
         raise ValueError(
             f"The index in {directory} is damaged ({error}): delete it, and index the pictures again."
@@ -94,19 +89,6 @@ def _open(directory: Path, manifest: dict[str, Any]) -> Saved:
     )
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
-    if not is_index(directory):
-        raise FileNotFoundError(
-            f"There is no index in {str(directory)!r}: make one with `hf-customclip index MODEL IMAGES DIRECTORY`."
-        )
-    manifest = read_json(directory / MANIFEST)
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{directory / MANIFEST} is damaged: delete it, and index the pictures again.")
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{directory} is an index of a later hf-customclip: upgrade to read it.")
-    return manifest
-
-
 def write(directory: Path, made_by: ModelName, rows: Rows, neighbours: Neighbours | None) -> Rows:
     """Make the directory hold this index, by writing what it lacks; rows that are now mapped from its files.
 
@@ -115,7 +97,7 @@ def write(directory: Path, made_by: ModelName, rows: Rows, neighbours: Neighbour
     """
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / ".lock"):
-        old = _manifest(directory) if is_index(directory) else None
+        old = read_manifest(directory) if is_index(directory) else None
         if old is not None:
             made_by.check_made(ModelName(**old["model"]), str(directory))
         names = _write_rows(directory, rows)

@@ -23,9 +23,10 @@ from ..loading import load_model
 from . import files
 from .embedding import processes
 from .encoder import Encoder, ModelName, Query
+from .manifest import is_index
 from .neighbours import Neighbours
 from .rows import Filter, Rows, best, empty_table
-from .sources import Images, open_source
+from .sources import Images
 from .sync import Changes, known_states, plan
 
 # So many are compared one by one in about 20 ms on one core.
@@ -96,7 +97,7 @@ class ImageIndex:
             ValueError: the directory holds another model's index.
         """
         encoder = Encoder(model, processor)
-        if directory is not None and files.is_index(Path(directory)):
+        if directory is not None and is_index(Path(directory)):
             index = cls.load(directory, model, processor)
         else:
             index = cls(encoder, encoder.describe(), Rows(empty_table(encoder.width)))
@@ -159,7 +160,7 @@ class ImageIndex:
         shards = files.shards_folder(directory, self.made_by) if directory and drop_gone else None
         wanted = plan(
             self.encoder,
-            open_source(images),
+            images,
             known_states(rows),
             rows.vectors_of,
             shards=shards,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..features.files import replacing
+from .._files import replacing
 from .rows import BLOCK_ROWS, Rows
 
 RECALL, CALIBRATION_QUERIES, MIXED = 0.95, 200, 8

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..features.files import replacing
-from .embedding import processes
+from .._files import replacing
 from .encoder import Encoder, ModelName
 from .rows import BLOCK_ROWS, Rows, empty_table, rows_table
-from .sources import Images, open_source
-from .sync import Changes, known_states, plan
+from .sources import Images
+from .sync import Changes, bring_in_line, known_states
 
 MODEL_KEY = b"hf_customclip_model"
 
@@ -44,20 +42,16 @@ def embed_to_parquet(
     rows = _read(path, made_by) if path.exists() else Rows(empty_table(encoder.width))
     shards = path.with_name(f".{path.name}.embedding-{made_by.digest}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    wanted = plan(
+    return bring_in_line(
         encoder,
-        open_source(images),
+        images,
         known_states(rows),
         rows.vectors_of,
+        lambda wanted: write_parquet(path, made_by, rows.without(wanted.gone).with_rows(wanted.rows)),
         shards=shards,
         batch_size=batch_size,
         num_workers=num_workers,
     )
-    if processes().is_main_process:
-        write_parquet(path, made_by, rows.without(wanted.gone).with_rows(wanted.rows))
-        shutil.rmtree(shards, ignore_errors=True)
-    processes().wait_for_everyone()
-    return wanted.changes
 
 
 def write_parquet(file: Path, made_by: ModelName, rows: Rows) -> None:

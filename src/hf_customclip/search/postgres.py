@@ -12,7 +12,6 @@ gives the nearest pictures; conditions on `metadata` go into WHERE. The model st
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +26,8 @@ from .embedding import processes
 from .encoder import Encoder, ModelName
 from .index import ImageIndex
 from .rows import BLOCK_ROWS, Rows
-from .sources import OWN_COLUMNS, Images, open_source
-from .sync import Changes, known_states, plan
+from .sources import OWN_COLUMNS, Images
+from .sync import Changes, Plan, bring_in_line, known_states
 
 COPIED = ("id", "path", "state", "metadata", "embedding")
 
@@ -66,21 +65,21 @@ def embed_to_postgres(
             target.create()
         processes().wait_for_everyone()
         known = target.known()
-    wanted = plan(
+
+    def write(wanted: Plan) -> None:
+        with connect(url) as connection:
+            _Table(connection, table, made_by).write(wanted.gone, wanted.rows)
+
+    return bring_in_line(
         encoder,
-        open_source(images),
+        images,
         known,
         lambda ids: _vectors(url, table, made_by, ids),
+        write,
         shards=shards,
         batch_size=batch_size,
         num_workers=num_workers,
     )
-    if processes().is_main_process:
-        with connect(url) as connection:
-            _Table(connection, table, made_by).write(wanted.gone, wanted.rows)
-        shutil.rmtree(shards, ignore_errors=True)
-    processes().wait_for_everyone()
-    return wanted.changes
 
 
 def export_to_postgres(index: ImageIndex, url: str, *, table: str = "images") -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from .embedding import embed_source
+from .embedding import embed_source, processes
 from .encoder import Encoder
 from .rows import Rows, rows_table
-from .sources import Source
+from .sources import Images, open_source
 
 NAMES_SHOWN = 20
 
@@ -59,7 +60,7 @@ class Plan:
 
 def plan(
     encoder: Encoder,
-    source: Source,
+    images: Images,
     known: Mapping[str, tuple[str | None, str]],
     vectors_of: Callable[[list[str]], np.ndarray],
     *,
@@ -76,6 +77,7 @@ def plan(
         drop_gone: whether what the source does not have is to go.
         shards, batch_size, num_workers: as in `embed_source`.
     """
+    source = open_source(images)
     ids, paths, states = (source.column(name) for name in ("id", "path", "state"))
     stale = [n for n, name in enumerate(ids) if name not in known or known[name][1] != states[n]]
     kept = [n for n, name in enumerate(ids) if name in known and known[name][1] == states[n]]
@@ -94,6 +96,28 @@ def plan(
         unreadable=made.unreadable,
     )
     return Plan(rows_table(source.rows.take(pa.array(numbers)), vectors), gone, changes)
+
+
+def bring_in_line(
+    encoder: Encoder,
+    images: Images,
+    known: Mapping[str, tuple[str | None, str]],
+    vectors_of: Callable[[list[str]], np.ndarray],
+    write: Callable[[Plan], None],
+    *,
+    shards: Path,
+    batch_size: int,
+    num_workers: int,
+) -> Changes:
+    """Plan, let one process write, and forget the shards; every process goes on when all is done."""
+    wanted = plan(
+        encoder, images, known, vectors_of, shards=shards, batch_size=batch_size, num_workers=num_workers
+    )
+    if processes().is_main_process:
+        write(wanted)
+        shutil.rmtree(shards, ignore_errors=True)
+    processes().wait_for_everyone()
+    return wanted.changes
 
 
 def known_states(rows: Rows) -> Mapping[str, tuple[str | None, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from transformers import pipeline, set_seed
 
+from .._files import write_json
 from ..data import load_image_text_dataset
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
@@ -20,7 +20,7 @@ from ..evaluation.chance import retrieval_chance
 from ..evaluation.embedding import EmbeddedDataset, embed_dataset
 from ..evaluation.reports import format_retrieval_table
 from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
-from ..hub.folder_card import DATA_FILE, write_atomically
+from ..hub.folder_card import DATA_FILE
 from ..hub.known_data import describe_data
 from ..loading import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
@@ -64,8 +64,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         trainer.save_metrics("all", metrics)
         add_sentence_transformers_files(str(args.output_dir))
         # For the model card, whenever it is written.
-        about = json.dumps(dataclasses.asdict(trainer.data_description), indent=2, ensure_ascii=False)
-        write_atomically(Path(str(args.output_dir)) / DATA_FILE, about + "\n")
+        write_json(Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.data_description))
         held_out = next((name for name in ("test", "validation") if name in splits), None)
         if held_out:
             _report(Path(str(args.output_dir)), held_out, splits[held_out])
