@@ -1,23 +1,27 @@
 """Kill training runs with SIGKILL, resume them, and compare with the run that was never killed, bit for bit.
 
-python benchmarks/kill_and_resume.py --kills 20 --processes 1
-python benchmarks/kill_and_resume.py --kills 20 --processes 2
+python benchmarks/kill_and_resume.py --kills 20 --processes 1 2
 
-Every other kill is at a random moment of the run; the others are in the middle of writing a checkpoint. The towers
-are tiny and partly trained, with dropout and randomly chosen captions. Exits with 1 unless every resumed
-run ends in the same weights, after the same losses and learning rates.
+Each kill comes in a step drawn at random from all steps but the first and the last; every other one waits for
+that step's checkpoint and comes in the middle of its writing. A kill that meets no living process, or no half-written
+checkpoint where it should, does not count and is tried again. The towers are tiny and partly trained, with dropout
+and randomly chosen captions. Exits with 1 unless every resumed run ends in the same weights, after the same
+losses and learning rates.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,26 +31,41 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from tiny import tiny_dataset, tiny_model, tiny_processor  # noqa: E402
-from transformers import logging  # noqa: E402
+from transformers import TrainerCallback, logging  # noqa: E402
 
 from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments  # noqa: E402
 from hf_customclip.training.whole_checkpoints import UNFINISHED  # noqa: E402
 
-FINAL, LOG = "final.safetensors", "losses.json"
+FINAL, LOG, STEPS = "final.safetensors", "losses.json", "steps"
+SAVE_STEPS = 2
+# With what the runs only read made once, in the process that all are forked from.
+DATA, PROCESSOR = tiny_dataset(48), tiny_processor()
 
 
-def train(folder: Path) -> None:
+class CountSteps(TrainerCallback):
+    """A file as many bytes long as steps have begun, for the process that kills."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        if state.is_world_process_zero:
+            with self.file.open("ab") as file:
+                file.write(b".")
+
+
+def train(folder: Path, epochs: int) -> None:
     """Train, from the newest checkpoint on if there is one, and save the weights and the log."""
     model = tiny_model()
     model.unfreeze("text", last_groups=1)
     model.unfreeze("vision", last_groups=1)
     args = CustomClipTrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=6,
+        num_train_epochs=epochs,
         per_device_train_batch_size=24 // int(os.environ.get("WORLD_SIZE", 1)),
         caption_sampling="random",
         save_strategy="steps",
-        save_steps=2,
+        save_steps=SAVE_STEPS,
         save_total_limit=2,
         logging_steps=1,
         lr_scheduler_type="cosine",
@@ -55,7 +74,8 @@ def train(folder: Path) -> None:
         use_cpu=True,
         disable_tqdm=True,
     )
-    trainer = CustomClipTrainer(model, args, None, tiny_dataset(48), None, tiny_processor())
+    counting = CountSteps(folder / STEPS)
+    trainer = CustomClipTrainer(model, args, None, DATA, None, PROCESSOR, callbacks=[counting])
     trainer.train(resume_from_checkpoint=True)
     if trainer.is_world_process_zero():
         log = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -64,15 +84,16 @@ def train(folder: Path) -> None:
         os.replace(folder / f"{FINAL}.part", folder / FINAL)
 
 
-def start(folder: Path, processes: int) -> list[int]:
+def start(folder: Path, processes: int, epochs: int) -> list[int]:
     """The run in forked processes; their ids. Forking spares the many seconds that imports take."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [_fork(folder, rank, processes, port) for rank in range(processes)]
+    folder.mkdir(exist_ok=True)
+    return [_fork(folder, epochs, rank, processes, port) for rank in range(processes)]
 
 
-def _fork(folder: Path, rank: int, processes: int, port: int) -> int:
+def _fork(folder: Path, epochs: int, rank: int, processes: int, port: int) -> int:
     if child := os.fork():
         return child
     code = 1
@@ -82,7 +103,7 @@ def _fork(folder: Path, rank: int, processes: int, port: int) -> int:
             values = (rank, rank, processes, processes, "127.0.0.1", port)
             os.environ |= dict(zip(names, map(str, values), strict=True))
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        train(folder)
+        train(folder, epochs)
         code = 0
     except BaseException:
         import traceback
@@ -99,31 +120,43 @@ def finish(children: list[int]) -> None:
             raise SystemExit("a training process failed")
 
 
-def kill(children: list[int]) -> None:
-    """SIGKILL to all, which no process can answer."""
+def kill(children: list[int]) -> bool:
+    """SIGKILL to all, which no process can answer; whether every one was still alive."""
     for child in children:
         os.kill(child, signal.SIGKILL)
-    for child in children:
-        os.waitpid(child, 0)
+    return all([os.WIFSIGNALED(os.waitpid(child, 0)[1]) for child in children])
 
 
-def kill_at_random(folder: Path, children: list[int], seconds: float, chance: random.Random) -> None:
-    """At a moment anywhere in the run."""
-    time.sleep(chance.uniform(0.1, 0.95) * seconds)
-    kill(children)
+def begun(folder: Path) -> int:
+    """How many steps the run has begun."""
+    return (folder / STEPS).stat().st_size if (folder / STEPS).exists() else 0
 
 
-def kill_while_writing(folder: Path, children: list[int], chance: random.Random) -> None:
-    """Up to 40 ms after one of the run's first checkpoints has begun to be written."""
-    for _ in range(chance.randint(1, 4)):
-        while (folder / UNFINISHED).exists():  # the one before
-            time.sleep(0.0005)
-        while not (folder / UNFINISHED).exists() and not (folder / FINAL).exists():
-            time.sleep(0.0005)
-        moment = time.monotonic() + chance.uniform(0, 0.04)
-        while (folder / UNFINISHED).exists() and time.monotonic() < moment:
-            time.sleep(0.0005)
-    kill(children)
+def wait_for(condition: Callable[[], bool], folder: Path) -> None:
+    """Until the condition holds or the run has ended."""
+    while not condition() and not (folder / FINAL).exists():
+        time.sleep(0.0005)
+
+
+def kill_in_step(folder: Path, children: list[int], step: int, seconds: float, chance: random.Random) -> bool:
+    """At a moment anywhere within a step, what follows it included; whether it met the living run."""
+    wait_for(lambda: begun(folder) >= step, folder)
+    time.sleep(chance.uniform(0, seconds))
+    return kill(children)
+
+
+def kill_while_writing(folder: Path, children: list[int], step: int, chance: random.Random) -> bool:
+    """Up to 40 ms after a step's checkpoint has begun to be written; whether that left a half."""
+    wait_for(lambda: begun(folder) >= step, folder)
+    wait_for(lambda: (folder / UNFINISHED).exists(), folder)
+    moment = time.monotonic() + chance.uniform(0, 0.04)
+    wait_for(lambda: time.monotonic() > moment or not (folder / UNFINISHED).exists(), folder)
+    return kill(children) and bool(half_written(folder))
+
+
+def half_written(folder: Path) -> str:
+    """Names of the checkpoints that a kill left unfinished."""
+    return ", ".join(sorted(path.name for path in folder.glob(f"{UNFINISHED}/checkpoint-*")))
 
 
 def newest(folder: Path) -> int:
@@ -138,11 +171,68 @@ def same(one: Path, other: Path) -> tuple[bool, bool]:
     return equal, json.loads((one / LOG).read_text()) == json.loads((other / LOG).read_text())
 
 
+@dataclass
+class Run:
+    """The run that is never killed."""
+
+    folder: Path
+    processes: int
+    epochs: int
+    steps: int
+    seconds: float
+
+
+def killed_run(base: Path, number: int, run: Run, chance: random.Random) -> tuple[Path, int]:
+    """A run that a counted kill has ended: its folder and the step of the kill."""
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=base))
+        step = chance.randrange(2, run.steps)
+        children = start(folder, run.processes, run.epochs)
+        if number % 2:
+            step = max(SAVE_STEPS, step // SAVE_STEPS * SAVE_STEPS)
+            counts = kill_while_writing(folder, children, step, chance)
+        else:
+            counts = kill_in_step(folder, children, step, run.seconds / run.steps, chance)
+        if counts:
+            return folder, begun(folder)
+
+
+def kill_and_compare(base: Path, run: Run, kills: int, chance: random.Random) -> int:
+    """Print a row for each kill; how many resumed runs were the same as the one never killed."""
+    print("| kill | meant for | in step | left half-written | resumed from step | weights | losses |")
+    print("|---:|---|---:|---|---:|---|---|")
+    identical = 0
+    for number in range(kills):
+        folder, step = killed_run(base, number, run, chance)
+        half, resumed_from = half_written(folder), newest(folder)
+        finish(start(folder, run.processes, run.epochs))
+        weights, losses = same(run.folder, folder)
+        identical += weights and losses
+        cells = (number + 1, "writing" if number % 2 else "any moment", step, half or "-", resumed_from)
+        found = ("same" if equal else "DIFFERENT" for equal in (weights, losses))
+        print("| " + " | ".join(map(str, (*cells, *found))) + " |", flush=True)
+        shutil.rmtree(folder)
+    print(f"\n{identical} of {kills} identical\n", flush=True)
+    return identical
+
+
+def uninterrupted(base: Path, processes: int, epochs: int) -> Run:
+    """The run that is never killed, and how long it takes from its first step on."""
+    folder = base / f"whole-{processes}"
+    children = start(folder, processes, epochs)
+    wait_for(lambda: begun(folder) > 0, folder)
+    began = time.monotonic()
+    finish(children)
+    steps = len(json.loads((folder / LOG).read_text()))
+    return Run(folder, processes, epochs, steps, time.monotonic() - began)
+
+
 def main() -> None:
-    """Kill, resume, compare, and print a table."""
+    """Kill, resume, compare, and print a table for each number of processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1])
+    parser.add_argument("--epochs", type=int, default=6, help="of 4 steps each")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -150,37 +240,15 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     chance, identical = random.Random(options.seed), 0
-    with tempfile.TemporaryDirectory() as base:
-        whole = Path(base) / "whole"
-        began = time.monotonic()
-        finish(start(whole, options.processes))
-        seconds = time.monotonic() - began
-        steps = len(json.loads((whole / LOG).read_text()))
-        print(f"{options.processes} process(es), {steps} steps, a checkpoint every 2, {seconds:.1f} s\n")
-        print("| kill | when | left half-written | resumed from step | weights | losses |")
-        print("|---:|---|---|---:|---|---|")
-        for number in range(options.kills):
-            folder = Path(base) / f"killed-{number}"
-            children = start(folder, options.processes)
-            if number % 2:
-                kill_while_writing(folder, children, chance)
-            else:
-                kill_at_random(folder, children, seconds, chance)
-            half = sorted(path.name for path in folder.glob(f"{UNFINISHED}/*"))
-            step = newest(folder)
-            finish(start(folder, options.processes))
-            weights, losses = same(whole, folder)
-            identical += weights and losses
-            cells = (
-                "while writing" if number % 2 else "any moment",
-                ", ".join(half) or "-",
-                step,
-                "same" if weights else "DIFFERENT",
-                "same" if losses else "DIFFERENT",
+    with tempfile.TemporaryDirectory() as name:
+        for processes in options.processes:
+            run = uninterrupted(Path(name), processes, options.epochs)
+            print(
+                f"{processes} process(es), {run.steps} steps in {run.seconds:.1f} s, a checkpoint every "
+                f"{SAVE_STEPS}\n"
             )
-            print(f"| {number + 1} | " + " | ".join(map(str, cells)) + " |", flush=True)
-    print(f"\n{identical} of {options.kills} identical")
-    sys.exit(identical != options.kills)
+            identical += kill_and_compare(Path(name), run, options.kills, chance)
+    sys.exit(identical != options.kills * len(options.processes))
 
 
 if __name__ == "__main__":

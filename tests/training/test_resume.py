@@ -1,6 +1,6 @@
 """Pins: resuming and loading the best model bring back trained towers whose weights have other names in the file
 (a ViT's); a half-written checkpoint is never resumed from; `True` is allowed before the first checkpoint;
-runs killed with SIGKILL end in the same bits."""
+runs killed with SIGKILL, also in the middle of writing a checkpoint, end in the same bits, with one process and two."""
 
 import subprocess
 import sys
@@ -66,11 +66,8 @@ def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_runs_end_in_the_same_bits(processes):
-    command = [sys.executable, ROOT / "benchmarks" / "kill_and_resume.py", "--kills", "3"]
-    done = subprocess.run(
-        [*command, "--processes", str(processes)], capture_output=True, text=True, timeout=600
-    )
+def test_killed_runs_end_in_the_same_bits():
+    command = [sys.executable, ROOT / "benchmarks" / "kill_and_resume.py", "--kills", "2", "--epochs", "3"]
+    done = subprocess.run([*command, "--processes", "1", "2"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 of 3 identical" in done.stdout
+    assert done.stdout.count("2 of 2 identical") == 2

@@ -48,11 +48,15 @@ class ContrastiveStepMixin:
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """As in `Trainer`; with `gradient_cache_chunk_size` the towers see the batch in chunks."""
+        in_parts = getattr(self, "is_fsdp_enabled", False)
+        if in_parts:
+            # In its forward pass the model holds the temperature, but only the copy gathered for it.
+            self.accelerator.unwrap_model(model.train()).inverse_temperature()
         if self.args.gradient_cache_chunk_size is None:
             return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc,no-any-return]
-        if getattr(self, "is_deepspeed_enabled", False):
+        if in_parts or getattr(self, "is_deepspeed_enabled", False):
             raise ValueError(
-                "gradient_cache_chunk_size does not work with DeepSpeed: use DDP, or leave it unset."
+                "gradient_cache_chunk_size does not work with FSDP or DeepSpeed: use DDP, or leave it unset."
             )
         model.train()
         inputs = self._prepare_inputs(inputs)  # type: ignore[attr-defined]

@@ -31,6 +31,7 @@ from .contrastive_step import ContrastiveStepMixin
 from .finite import check_gradient_norm
 from .head_init import kept_pairs, start_heads_at_cca
 from .layer_rates import rate_factors, split_by_rate
+from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .whole_checkpoints import WholeCheckpointsMixin
 
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
@@ -73,6 +74,7 @@ class CustomClipTrainer(  # type: ignore[misc]
             **kwargs,
         )
         self.image_transform = image_transform
+        self._scalars = give_scalars_a_row(self.model) if self.is_fsdp_enabled else []
         if data_collator is None:
             self.data_collator = ContrastiveCollator(processing_class, self.model.config.max_text_length)
         self.feature_cache = FeatureCache(
@@ -267,7 +269,10 @@ class CustomClipTrainer(  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As in `Trainer`, with the arguments as JSON: it pickles them, and no pickle is to be published."""
-        super()._save(output_dir, state_dict)
+        if state_dict is not None:
+            state_dict = with_scalars(state_dict, self._scalars)
+        with under_its_own_class(self.model):
+            super()._save(output_dir, state_dict)
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
