@@ -3,7 +3,10 @@
 python examples/lora.py outputs/sample examples/sample outputs/lora
 
 Writes the adapter with the heads to OUTPUT/adapter (a few MB) and the merged model to OUTPUT/merged, which
-`hf-customclip push` publishes. The temperature stays as the trained model has it: peft saves modules, and it is none.
+`hf-customclip push` publishes. The adapter alone is published by peft, `adapted.push_to_hub("user/adapter")`, and
+loaded by `PeftModel.from_pretrained(base_model, "user/adapter")`; it names its base model as that was loaded, so load
+the base by its Hub id before training. The temperature stays as the trained model has it: peft saves modules, and it
+is none.
 """
 
 import sys

@@ -35,6 +35,11 @@ def check_folder(folder: Path) -> list[str]:
     """`published_files(folder)` of a whole model; otherwise a `PublishError` that names all its problems."""
     if not folder.is_dir():
         raise PublishError(f"{folder} is not a folder; give the one that save_pretrained or training wrote.")
+    if (folder / "adapter_config.json").is_file():
+        raise PublishError(
+            f"{folder} is not ready to publish: it holds an adapter, not a model; merge it (examples/lora.py), or "
+            "publish the adapter itself with peft's push_to_hub."
+        )
     files = published_files(folder)
     problems = [
         *_weights(folder),

@@ -46,7 +46,8 @@ class CustomClipTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Gradient caching: pairs that a process runs through the towers at a time, so that a large "
-            "batch needs the memory of a small one. null for none."
+            "batch needs the memory of a small one. null for none. gradient_accumulation_steps saves memory too, "
+            "but adds no negatives: each of its batches is compared within itself only."
         },
     )
     head_init: str | None = field(
