@@ -73,8 +73,8 @@ def report(changes: Any, as_json: bool) -> None:
 
     if processes().is_main_process:
         print(json.dumps(asdict(changes), indent=2, ensure_ascii=False) if as_json else changes)
-        if changes.unreadable:
-            typer.echo(f"{len(changes.unreadable)} pictures could not be read.", err=True)
+        if as_json and changes.unreadable:
+            typer.echo(f"Pictures that could not be read: {len(changes.unreadable)}.", err=True)
     # On several processes an exit code other than 0 would end them all as failed.
     if changes.unreadable and processes().num_processes == 1:
         raise typer.Exit(1)

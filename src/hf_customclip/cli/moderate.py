@@ -223,9 +223,9 @@ def _print(record: dict[str, Any], as_json: bool) -> None:
 def _summarise(counts: Counter[str], total: int) -> None:
     checked = sum(counts[action] for action in ("allow", "flag", "review", "block"))
     order = ("block", "review", "flag", "allow")
-    actions = ", ".join(f"{counts[action]} {action}" for action in order if counts[action]) or "none"
-    unreadable = f" ({counts['unreadable']} of them unreadable)" if counts["unreadable"] else ""
+    actions = ", ".join(f"{counts[action]} {action}" for action in order if counts[action])
+    unreadable = f" ({counts['unreadable']} unreadable)" if counts["unreadable"] else ""
     before = f"; {counts['logged before']} in the log already" if counts["logged before"] else ""
     left = total - checked - counts["logged before"]
     rest = f"; {left} not checked, run again to go on" if left else ""
-    typer.echo(f"{checked} checked: {actions}{unreadable}{before}{rest}", err=True)
+    typer.echo(f"{checked} checked{unreadable}{actions and ': '}{actions}{before}{rest}", err=True)

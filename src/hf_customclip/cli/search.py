@@ -51,12 +51,13 @@ def search(
         raise ValueError("Say what to look for: words, --image FILE, or both.")
     from ..search.manifest import read_manifest
 
-    read_manifest(directory)  # seconds of imports only where there is an index
+    # Seconds of imports only where there is an index and a query.
+    read_manifest(directory)
+    query: Any = words if image is None else _opened(image) if words is None else (words, _opened(image))
     from ..loading import load_model
     from ..search import ImageIndex
 
     index = ImageIndex.load(directory, *(load_model(model) if model else ()))
-    query: Any = words if image is None else image if words is None else (words, image)
     found = index.search(query, k, filter=expression(conditions, index.rows.table.schema), exact=exact)
     if as_json:
         print(json.dumps([asdict(result) for result in found], indent=2, ensure_ascii=False, default=str))
@@ -67,6 +68,15 @@ def search(
         from ..search.figures import plot_results
 
         typer.echo(f"wrote {plot_results(query, found, plot)}", err=True)
+
+
+def _opened(file: Path) -> Any:
+    from ..data.images import open_images
+
+    images, unreadable = open_images([file])
+    if unreadable:
+        raise ValueError(f"{file} cannot be read: {unreadable[0].reason}.")
+    return images[0]
 
 
 def expression(conditions: list[str] | None, schema: Any) -> Any:

@@ -121,5 +121,5 @@ def _draw(axes: Any, item: dict[str, Any]) -> None:
     except UnreadableImageError as error:
         axes.text(0.5, 0.5, textwrap.fill(error.reason, 30), ha="center", va="center", parse_math=False)
     captions = "\n".join(textwrap.shorten(caption, 90) for caption in item["captions"][:2])
-    title = "\n".join(textwrap.fill(line, 45) for line in captions.splitlines())
-    axes.set_title(title, fontsize=7, parse_math=False)
+    title = "\n".join(textwrap.fill(line, 40) for line in captions.splitlines())
+    axes.set_title(title, fontsize=9, parse_math=False)
