@@ -52,6 +52,17 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a tiny model and its processor."""
+    from tiny import tiny_model, tiny_processor
+
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model().save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return str(folder)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What each fault of tests/hub/test_faults.py led to, at the end of the run that met them."""
     reports = [report for reports in terminalreporter.stats.values() for report in reports]

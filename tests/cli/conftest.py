@@ -1,20 +1,12 @@
-"""A saved tiny model and a folder of pictures, one of them damaged."""
+"""A folder of pictures, one of them damaged, and a way to run commands."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tiny import tiny_dataset, tiny_model, tiny_processor
+from tiny import tiny_dataset
 
 from hf_customclip.cli import main
-
-
-@pytest.fixture(scope="session")
-def saved_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, load_dataset
-from tiny import tiny_model, tiny_processor
 
 SAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sample"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("evaluate") / "model"
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +19,13 @@ def split():
 
 
 @pytest.fixture(scope="module")
-def brute(folder, split):
+def brute(saved_model, split):
     """Unit image embeddings, and a function for those of texts, each input alone through the model."""
     from hf_customclip import CustomClipModel, CustomClipProcessor
 
     model, processor = (
-        CustomClipModel.from_pretrained(folder).eval(),
-        CustomClipProcessor.from_pretrained(folder),
+        CustomClipModel.from_pretrained(saved_model).eval(),
+        CustomClipProcessor.from_pretrained(saved_model),
     )
 
     def unit(features):
@@ -79,23 +70,23 @@ def brute_force_recalls(images, texts, owner):
     }
 
 
-def test_retrieval_is_what_brute_force_gives(folder, split, brute, printed):
+def test_retrieval_is_what_brute_force_gives(saved_model, split, brute, printed):
     images, embed_texts = brute
     captions = [caption for row in split["captions"] for caption in row]
     owner = np.repeat(np.arange(len(split)), [len(row) for row in split["captions"]])
     expected = brute_force_recalls(images, embed_texts(captions), owner)
-    measured = printed(folder, SAMPLE)
+    measured = printed(saved_model, SAMPLE)
     assert {name: measured[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert measured["eval_rsum"] == pytest.approx(100 * sum(expected.values()), abs=1e-4)
 
 
-def test_classification_is_plain_arithmetic(folder, split, brute, printed, tmp_path):
+def test_classification_is_plain_arithmetic(saved_model, split, brute, printed, tmp_path):
     images, embed_texts = brute
     groups = sorted(set(split["group"]))
     logits = images @ embed_texts([f"a {name.replace('_', ' ')} thing" for name in groups]).T
     right = np.array([groups.index(name) for name in split["group"]])
     options = ["--label-column", "group", "--template", "a {} thing"]
-    measured = printed(folder, SAMPLE, *options, "--output", tmp_path, "--plots", tmp_path / "plots")
+    measured = printed(saved_model, SAMPLE, *options, "--output", tmp_path, "--plots", tmp_path / "plots")
     assert measured["eval_accuracy"] == pytest.approx(np.mean(logits.argmax(1) == right), abs=1e-6)
     top5 = np.mean([right[i] in np.argsort(-logits[i])[:5] for i in range(len(right))])
     assert measured["eval_top5_accuracy"] == pytest.approx(top5, abs=1e-6)
@@ -105,13 +96,13 @@ def test_classification_is_plain_arithmetic(folder, split, brute, printed, tmp_p
     assert entry["results"][0]["task"]["type"] == "zero-shot-image-classification"
 
 
-def test_folder_of_classes(folder, split, printed, tmp_path):
+def test_folder_of_classes(saved_model, split, printed, tmp_path):
     """One subfolder for each class, as torchvision's ImageFolder wants it."""
     for number, row in enumerate(split.select(range(6))):
         kind = tmp_path / ("snow_man" if number % 2 else "bear")
         kind.mkdir(exist_ok=True)
         row["image"].save(kind / f"{number}.png")
-    measured = printed(folder, tmp_path, "--split", "train", "--label-column", "label")
+    measured = printed(saved_model, tmp_path, "--split", "train", "--label-column", "label")
     assert 0 <= measured["eval_accuracy"] <= 1 and measured["eval_top5_accuracy"] == 1
     from hf_customclip.data.labelled import load_labelled_images
 
@@ -120,8 +111,8 @@ def test_folder_of_classes(folder, split, printed, tmp_path):
     assert isinstance(dataset.features["label"], ClassLabel)
 
 
-def test_files_and_pictures(folder, run, tmp_path):
-    code, out, _ = run(["evaluate", folder, SAMPLE, "--plots", tmp_path, "--output", tmp_path])
+def test_files_and_pictures(saved_model, run, tmp_path):
+    code, out, _ = run(["evaluate", saved_model, SAMPLE, "--plots", tmp_path, "--output", tmp_path])
     assert code == 0 and "184 images, 368 captions" in out
     drawn = {file.name for file in tmp_path.glob("*.png")}
     assert drawn == {"text_to_image.png", "image_to_text.png", "similarity.png", "recall.png"}
@@ -136,6 +127,6 @@ def test_files_and_pictures(folder, run, tmp_path):
         (["--label-column", "colour"], "the column 'colour' with their classes; it has"),
     ],
 )
-def test_what_is_not_there_is_named(folder, options, said, run):
-    code, _, err = run(["evaluate", folder, SAMPLE, *options])
+def test_what_is_not_there_is_named(saved_model, options, said, run):
+    code, _, err = run(["evaluate", saved_model, SAMPLE, *options])
     assert code == 1 and said in err

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tiny import tiny_model, tiny_processor
 
 from hf_customclip.cli import main
 from hf_customclip.demo import write_space
@@ -212,15 +211,13 @@ def test_the_space_runs_without_what_it_was_made_of(shown, tmp_path):
         assert client.predict(cross, "", api_name="/moderate")[0] == "## block"
 
 
-def test_a_space_is_refused_in_a_sentence(shown, tmp_path, capsys):
+def test_a_space_is_refused_in_a_sentence(shown, saved_model, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ValueError, match="is not empty: name a new folder"):
         write_space(tmp_path / "full", str(shown.model))
-    for saved in (tiny_model(), tiny_processor()):
-        saved.save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match=r"made by .*, not by"):
-        write_space(tmp_path / "others", str(tmp_path / "other"), index=shown.index)
+        write_space(tmp_path / "others", saved_model, index=shown.index)
     outside = tmp_path / "policy.yaml"
     shutil.copy(shown.policy, outside)
     outside.write_text(

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from datasets import Image
-from tiny import tiny_dataset, tiny_model, tiny_processor, tiny_tokenizer
+from tiny import tiny_dataset, tiny_processor, tiny_tokenizer
 
 from hf_customclip import CustomClipProcessor
 from hf_customclip.evaluation import adapters
@@ -19,16 +19,8 @@ TEXTS = ["a large red square on white", "small blue circle", "this is a photo"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model")
-    tiny_model().save_pretrained(path)
-    tiny_processor().save_pretrained(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def loaded(folder):
-    return adapters.load_open_clip_style(folder, pretrained="main")
+def loaded(saved_model):
+    return adapters.load_open_clip_style(saved_model, pretrained="main")
 
 
 def test_encodes_as_the_model_does(loaded, model, processor):
@@ -83,14 +75,16 @@ def ours(model, processor, flickr):
     ).metrics()
 
 
-def test_clip_benchmark_itself_measures_our_models(folder, flickr, tmp_path, monkeypatch, model, processor):
+def test_clip_benchmark_itself_measures_our_models(
+    saved_model, flickr, tmp_path, monkeypatch, model, processor
+):
     """Its command line, its Flickr30k reader and its metric, on a folder we saved: the same recalls."""
     pytest.importorskip("clip_benchmark")
     out = tmp_path / "out.json"
     monkeypatch.setattr(sys, "argv", [
         "clip_benchmark", "eval", "--dataset", "flickr30k", "--dataset_root", str(flickr),
         "--annotation_file", str(flickr / "captions.txt"), "--model_type", "hf_customclip",
-        "--model", str(folder), "--recall_k", "1", "5", "10", "--no_amp", "--num_workers", "2",
+        "--model", saved_model, "--recall_k", "1", "5", "10", "--no_amp", "--num_workers", "2",
         "--output", str(out),
     ])  # fmt: skip
     adapters.main()

@@ -18,14 +18,6 @@ def script(name):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for number, image in enumerate(tiny_dataset(4)["image"]):
@@ -33,8 +25,8 @@ def pictures(tmp_path_factory):
     return sorted(map(str, folder.iterdir()))
 
 
-def test_classify(model, pictures, capsys):
-    best = script("classify").classify(model, pictures, ["red square", "red circle"])
+def test_classify(saved_model, pictures, capsys):
+    best = script("classify").classify(saved_model, pictures, ["red square", "red circle"])
     assert list(best) == pictures and set(best.values()) <= {"red square", "red circle"}
     said = capsys.readouterr().out.splitlines()
     assert [line.startswith(f"{p} {best[p]} 0.") for p, line in zip(pictures, said, strict=True)] == [
@@ -42,15 +34,15 @@ def test_classify(model, pictures, capsys):
     ] * 4
 
 
-def test_moderate(model, pictures, capsys):
+def test_moderate(saved_model, pictures, capsys):
     policy = EXAMPLES / "policies" / "emoji.yaml"
-    actions = script("moderate").moderate(model, str(policy), pictures, "a mug of beer")
+    actions = script("moderate").moderate(saved_model, str(policy), pictures, "a mug of beer")
     said = capsys.readouterr().out
     assert set(actions) <= {"flag", "review"}, "the text is a prompt word for word"
     assert said.count('alcohol: the text near "a mug of beer" (1.000 >= 0.419)') == 4
 
 
-def test_export(model, pictures, tmp_path):
+def test_export(saved_model, pictures, tmp_path):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     pytest.importorskip("onnxscript", reason="the export extra is not installed")
     pytest.importorskip("torch", minversion="2.15")
@@ -58,7 +50,7 @@ def test_export(model, pictures, tmp_path):
 
     from hf_customclip.evaluation.embedding import embed_images, embed_texts
 
-    found = script("export").export_and_search(model, tmp_path / "onnx", pictures, "large red circle")
+    found = script("export").export_and_search(saved_model, tmp_path / "onnx", pictures, "large red circle")
     cosines = embed_images(tiny_model(), tiny_processor(), pictures) @ embed_texts(
         tiny_model(), tiny_processor(), ["large red circle"]
     ).squeeze(0)

@@ -143,11 +143,8 @@ def test_torchvision_weights_are_kept(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tiny_model().save_pretrained(folder)
-    tiny_processor().save_pretrained(folder)
-    return folder
+def folder(saved_model):
+    return Path(saved_model)
 
 
 def test_auto_classes(folder):
