@@ -103,7 +103,8 @@ def test_frozen_batch_norm_stands_still_for_100_steps(tmp_path):
         CustomClipConfig(vision_config=vision, text_config=tiny_model().config.text_config, projection_dim=16)
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    make_trainer(tmp_path, model, max_steps=100, feature_cache="never", logging_steps=100).train()
+    options = {"max_steps": 100, "per_device_train_batch_size": 4, "logging_steps": 100}
+    make_trainer(tmp_path, model, rows=8, feature_cache="never", **options).train()
     after = model.state_dict()
     assert any("running_mean" in name for name in before)
     for name, tensor in before.items():
