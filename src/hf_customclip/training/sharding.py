@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
 
 def give_scalars_a_row(model: nn.Module) -> list[str]:
@@ -29,7 +28,9 @@ def with_scalars(state_dict: dict[str, torch.Tensor], names: list[str]) -> dict[
 
 @contextmanager
 def under_its_own_class(model: nn.Module) -> Iterator[None]:
-    """The code files saved along are those of the model's class, which must not be torch's."""
+    """For saving a sharded model: the code files that go along are its class's, and must not be torch's."""
+    from torch.distributed.fsdp import FSDPModule
+
     sharded = type(model)
     if issubclass(sharded, FSDPModule):
         model.__class__ = next(base for base in sharded.__bases__ if base is not FSDPModule)

@@ -269,9 +269,10 @@ class CustomClipTrainer(  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As in `Trainer`, with the arguments as JSON: it pickles them, and no pickle is to be published."""
-        if state_dict is not None:
-            state_dict = with_scalars(state_dict, self._scalars)
-        with under_its_own_class(self.model):
+        if self.is_fsdp_enabled:
+            with under_its_own_class(self.model):
+                super()._save(output_dir, with_scalars(state_dict or {}, self._scalars))
+        else:
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
