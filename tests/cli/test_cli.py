@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from interpreters import code_of, run_python
 
 import hf_customclip
 from hf_customclip import CustomClipTrainingArguments
@@ -106,11 +107,8 @@ def test_features_of_an_empty_folder(tmp_path, capsys):
 @pytest.mark.slow
 def test_without_a_hub_one_line_names_the_sample(tmp_path):
     nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "examples/train.py"]
-    done = subprocess.run(
-        [*command, "--config", "examples/configs/flickr30k.yaml"],
-        cwd=ROOT, env=os.environ | nobody, capture_output=True, text=True,
-    )  # fmt: skip
+    code = code_of(ROOT / "examples" / "train.py")
+    done = run_python(code, "--config", "examples/configs/flickr30k.yaml", cwd=ROOT, env=os.environ | nobody)
     assert done.returncode != 0
     told = [line for line in done.stderr.splitlines() if "Hub cannot be reached" in line]
     assert len(told) == 1 and "The bundled sample needs no Hub" in told[0]

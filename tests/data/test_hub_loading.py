@@ -5,12 +5,11 @@
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hub.server import LocalHub
+from interpreters import run_python
 
 TOKEN = "hf_alice_write"
 PUSH = """
@@ -49,9 +48,7 @@ for source in ("alice/flickr-script", "alice/nothing"):
 def run(code, endpoint, home):
     env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300, cwd=home
-    )
+    done = run_python(code, env=env, cwd=home)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

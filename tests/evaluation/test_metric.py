@@ -2,8 +2,6 @@
 one call, and the exported copy gives the same numbers in a process that cannot import hf_customclip."""
 
 import json
-import subprocess
-import sys
 
 import evaluate
 import numpy as np
@@ -11,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from huggingface_hub import RepoCard
+from interpreters import run_python
 
 from hf_customclip.evaluation.metric_space import METRIC_PATH, export_retrieval_metric, push_retrieval_metric
 from hf_customclip.evaluation.retrieval import retrieval_metrics
@@ -91,11 +90,9 @@ import evaluate, json
 rows = json.load(sys.stdin)
 print(json.dumps(evaluate.load({str(folder)!r}).compute(**rows)))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script],
+    done = run_python(
+        script,
         input=json.dumps({name: column.tolist() for name, column in rows.items()}),
-        capture_output=True,
-        text=True,
         env={"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr

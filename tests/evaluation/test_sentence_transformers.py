@@ -2,11 +2,10 @@
 with hf_customclip imported and, by trust_remote_code, where it cannot be imported."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from interpreters import run_python
 from tiny import tiny_dataset
 
 from hf_customclip.evaluation.embedding import embed_images, embed_texts
@@ -61,7 +60,7 @@ model = SentenceTransformer({str(folder)!r}, device="cpu", trust_remote_code=Tru
 print(json.dumps(model.encode({TEXTS!r}).tolist()))
 """
     env = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    done = run_python(script, env=env)
     assert done.returncode == 0, done.stderr
     encoded = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(encoded, embed_texts(model, processor, TEXTS).numpy(), atol=1e-5)

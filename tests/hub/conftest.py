@@ -5,14 +5,13 @@ folder.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, constants
+from interpreters import run_python
 
 from .server import LocalHub
 
@@ -57,10 +56,7 @@ def run_client(hub: LocalHub, tmp_path: Path) -> Callable[..., str]:
             "OMP_NUM_THREADS": "1",
         }
         env |= {"HF_TOKEN": token} if token else {}
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(
-            command, env=env | more_env, capture_output=True, text=True, timeout=300, cwd=tmp_path
-        )
+        done = run_python(code, env=env | more_env, cwd=tmp_path)
         if check and done.returncode:
             raise AssertionError(f"the client failed:\n{done.stdout}\n{done.stderr}")
         return done.stdout if check else done.stdout + done.stderr

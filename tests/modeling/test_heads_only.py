@@ -11,13 +11,12 @@ part.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from interpreters import run_python
 from safetensors import safe_open
 from tiny import tiny_text_tower, tiny_vision_tower
 from transformers import AutoModel, ViTModel
@@ -80,7 +79,8 @@ one, other = (AutoModel.from_pretrained(f"{tmp_path}/{{name}}", trust_remote_cod
               for name in ("heads", "whole"))
 assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_its_heads_are_all_but_the_towers(model: Any, tmp_path: Path) -> None:

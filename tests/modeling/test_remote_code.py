@@ -4,11 +4,10 @@ and does so again after being saved from there."""
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from interpreters import run_python
 from tiny import tiny_dataset, tiny_processor, tiny_text_tower
 
 from hf_customclip import CustomClipModel, CustomClipProcessor
@@ -52,8 +51,7 @@ print(json.dumps({"logits": logits, "scores": scores, "class": type(model).__mod
 
 def run_stranger(folder, picture, out, cache):
     environment = os.environ | {"HF_MODULES_CACHE": str(cache)}
-    command = [sys.executable, "-c", STRANGER, str(folder), str(picture), str(out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = run_python(STRANGER, folder, picture, out, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

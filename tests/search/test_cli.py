@@ -12,7 +12,7 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from interpreters import run_python
+from interpreters import code_of, run_python
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip.cli import main
@@ -190,7 +190,7 @@ def test_the_example_runs(folder, tmp_path):
     (tmp_path / "data").mkdir()
     data.to_parquet(tmp_path / "data" / "test.parquet")
     arguments = [folder / "model", tmp_path / "data", "a red circle", tmp_path / "index"]
-    code = f"import runpy; runpy.run_path({str(ROOT / 'examples' / 'search.py')!r}, run_name='__main__')"
+    code = code_of(ROOT / "examples" / "search.py")
     for said in ("24 added, 0 changed, 0 unchanged", "0 added, 0 changed, 24 unchanged"):
         done = run_python(code, *arguments)
         assert done.returncode == 0, done.stderr

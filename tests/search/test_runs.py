@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interpreters import Python, code_of, run_python
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip import ImageIndex
@@ -30,23 +31,23 @@ def pictures(tmp_path):
     return folder
 
 
-def command(pictures, directory, seconds=0.0):
-    return [sys.executable, str(HERE / "runs.py"), str(pictures), str(directory), str(seconds)]
+RUN = code_of(HERE / "runs.py")
 
 
 def kill_after_shards(pictures, directory, count):
     """SIGKILL as soon as so many shards are there."""
-    running = subprocess.Popen(command(pictures, directory, 0.3), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    running = Python(RUN, pictures, directory, 0.3, env=ENVIRONMENT)
     deadline = time.monotonic() + 120
     while len(list(directory.glob("embedding-*/*.arrow"))) < count:
-        assert running.poll() is None and time.monotonic() < deadline
+        assert running.is_running() and time.monotonic() < deadline
         time.sleep(0.02)
-    os.kill(running.pid, signal.SIGKILL)
+    running.send_signal(signal.SIGKILL)
     assert running.wait() == -signal.SIGKILL
 
 
 def finish(pictures, directory):
-    subprocess.run(command(pictures, directory), env=ENVIRONMENT, check=True, timeout=300)
+    done = run_python(RUN, pictures, directory, 0.0, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
     return json.loads((directory.parent / "seen-0").read_text())
 
 
@@ -87,7 +88,7 @@ def test_two_processes_share_the_work(pictures, tmp_path):
         "--num_machines=1",
     ]
     launch += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    run = [*launch, *command(pictures, directory)[1:]]
+    run = [*launch, str(HERE / "runs.py"), str(pictures), str(directory), "0.0"]
     done = subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     reports = [json.loads((tmp_path / f"seen-{rank}").read_text()) for rank in range(2)]

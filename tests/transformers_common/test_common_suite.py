@@ -3,11 +3,11 @@ classes, with frozen and trained towers, transformers' and torchvision's."""
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from interpreters import run_python
 
 HERE = Path(__file__).parent
 # The least number of tests that must have run and not been skipped, so that nothing passes by being absent.
@@ -36,10 +36,8 @@ def suite(pytestconfig):
 @pytest.mark.parametrize(("case", "least"), CASES.items(), ids=CASES)
 def test_common_suite(case, least, suite):
     path = os.pathsep.join([str(HERE), str(HERE.parent)])
-    done = subprocess.run(
-        [sys.executable, "-m", "unittest", f"cases.{case}"],
-        env=os.environ | {"COMMON_SUITE": str(suite), "PYTHONPATH": path}, capture_output=True, text=True,
-    )  # fmt: skip
+    environment = os.environ | {"COMMON_SUITE": str(suite), "PYTHONPATH": path}
+    done = run_python("import unittest; unittest.main(None)", f"cases.{case}", env=environment)
     failed = re.findall(r"^(?:FAIL|ERROR): .*", done.stderr, re.MULTILINE)
     assert done.returncode == 0, "\n".join([*failed, done.stderr[-4000:]])
     ran = int(re.findall(r"^Ran (\d+) tests", done.stderr, re.MULTILINE)[0])
