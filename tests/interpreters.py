@@ -15,6 +15,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -92,11 +93,25 @@ def run_python(
     code: str, *arguments: Any, timeout: float = 300, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """`python -c CODE ARGUMENTS`, ended; options as for `Python`."""
-    python = Python(code, *arguments, **options)
+    return _ended(Python(code, *arguments, **options), timeout)
+
+
+def _ended(python: Python, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     status = python.wait(timeout)
-    return subprocess.CompletedProcess(
-        [code, *arguments], status, python.read("stdout"), python.read("stderr")
-    )
+    return subprocess.CompletedProcess([], status, python.read("stdout"), python.read("stderr"))
+
+
+def run_processes(
+    code: str, *arguments: Any, env: Mapping[str, str], count: int = 2
+) -> list[subprocess.CompletedProcess[str]]:
+    """The same on several processes that find each other as `torchrun` would have them do."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    size = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "ACCELERATE_USE_CPU": "true"}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    running = [Python(code, *arguments, env={**env, **address, **size, **rank}) for rank in ranks]
+    return [_ended(python) for python in running]
 
 
 def code_of(script: Path) -> str:

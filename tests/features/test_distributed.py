@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from interpreters import code_of, run_processes
 
 HERE = Path(__file__)
 SETTINGS = {
@@ -61,12 +61,9 @@ def train(folder: Path, mode: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(HERE), str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-20000:]
+    for done in run_processes(code_of(HERE), tmp_path, env=environment):
+        assert done.returncode == 0, done.stderr
     kept, through, again = zip(
         *(json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)), strict=True
     )

@@ -5,14 +5,12 @@ that of one process, and name what they cannot read."""
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from interpreters import Python, code_of, run_python
+from interpreters import Python, code_of, run_processes, run_python
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip import ImageIndex
@@ -78,19 +76,8 @@ def test_two_processes_share_the_work(pictures, tmp_path):
     (pictures / "broken.png").write_bytes(b"x")
     (pictures / "99.jpg").touch()
     directory = tmp_path / "index"
-    # --cpu would start one only
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--multi_gpu",
-        "--num_processes=2",
-        "--num_machines=1",
-    ]
-    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
-    run = [*launch, str(HERE / "runs.py"), str(pictures), str(directory), "0.0"]
-    done = subprocess.run(run, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for done in run_processes(RUN, pictures, directory, 0.0, env=ENVIRONMENT):
+        assert done.returncode == 0, done.stderr
     reports = [json.loads((tmp_path / f"seen-{rank}").read_text()) for rank in range(2)]
     assert sorted(report["seen"] for report in reports)[0] >= COUNT // 2 - 2
     assert sum(report["seen"] for report in reports) == COUNT
@@ -107,13 +94,9 @@ def test_several_processes_need_a_place_to_share(pictures):
         "from tiny import *; from hf_customclip import ImageIndex\n"
         f"ImageIndex.build(tiny_model(), tiny_processor(), {str(pictures)!r})"
     )
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "code_"]
-    file = pictures.parent / "code_.py"
-    file.write_text(code)
-    environment = {**ENVIRONMENT, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{pictures.parent}"}
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0
-    assert "on several processes, name a directory" in done.stderr
+    for done in run_processes(code, env=ENVIRONMENT):
+        assert done.returncode != 0
+        assert "on several processes, name a directory" in done.stderr
 
 
 def assert_equal(one, other):
