@@ -9,6 +9,7 @@
 
 import json
 import shutil
+import warnings
 from collections import defaultdict
 
 import datasets
@@ -317,6 +318,9 @@ def test_hub_data_all_in_one_split_called_test(tmp_path):
     assert ids(splits) == {"test": ["0", "1", "2", "3", "4"]}
     with pytest.warns(UserWarning), pytest.raises(DataError, match="no split 'train'"):
         load_image_text_dataset(root, "train")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_image_text_dataset(root, "test")) == len(load_image_text_dataset(root, "all")) == 5
     drawn, report = loaded(root, test_fraction=0.2)
     assert {name: len(dataset) for name, dataset in drawn.items()} == {"train": 3, "validation": 1, "test": 1}
     assert "seed 42" in report.split_rule

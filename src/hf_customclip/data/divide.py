@@ -21,6 +21,7 @@ Assignment = list[list[str | None]]  # a split for each row of each part
 class SplitWish:
     """What the user said about splits. A fraction left None is 0.05 where the data have no splits at all."""
 
+    chosen: str | None = None
     listed: SplitList | None = None
     seed: int = DEFAULT_SEED
     validation_fraction: float | None = None
@@ -64,7 +65,7 @@ def divide(parts: list[Part], wish: SplitWish, report: DataReport) -> DatasetDic
     if draw:
         assigned = _drawn(parts, assigned, draw, {"train"} if "train" in found else found or {None})
     elif "train" not in found:
-        warn_of_no_train(report, found)
+        tell_of_no_train(report, found, wish)
     return _select(parts, assigned, report)
 
 
@@ -76,15 +77,19 @@ def split_rule(found: set[str], draw: SeededSplit | None) -> str:
     return draw.rule if found <= {"train"} or "train" not in found else f"{own}; out of train, {draw.rule}"
 
 
-def warn_of_no_train(report: DataReport, found: set[str]) -> None:
-    """Say in one line that there is nothing to train on, since the tutorial trains on a split called test."""
+def tell_of_no_train(report: DataReport, found: set[str], wish: SplitWish) -> None:
+    """Say in one line that there is nothing to train on, since the tutorial trains on a split called test.
+
+    Who has named another split knows what is in it, and finds this in the report alone.
+    """
     names = ", ".join(in_order(found))
     note = (
         f"{report.source} has no train split, only {names}. For training, give the papers' split with "
         "karpathy_file=..., or draw one with test_fraction=0.05."
     )
     report.notes.append(note)
-    warnings.warn(note, UserWarning, stacklevel=4)
+    if wish.chosen in (None, "train"):
+        warnings.warn(note, UserWarning, stacklevel=4)
 
 
 def _assigned(parts: list[Part], listed: SplitList | None) -> Assignment:

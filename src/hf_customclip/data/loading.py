@@ -98,6 +98,7 @@ def load_image_text_dataset(
     report.source = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
     named = NamedColumns(image_column, caption_column, image_id_column, split_column)
     wish = SplitWish(
+        split,
         karpathy_split_list(karpathy_file) if karpathy_file else None,
         seed,
         validation_fraction,

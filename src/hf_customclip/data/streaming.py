@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Image, IterableDataset, IterableDatasetDict, concatenate_datasets
 
 from .columns import Columns, NamedColumns, find_columns, texts_of
-from .divide import SplitWish, split_rule, warn_of_no_train
+from .divide import SplitWish, split_rule, tell_of_no_train
 from .from_datasets import DIGEST_SIZE, picture_columns
 from .images import UnreadableImageError, decode_image
 from .part import FEATURES
@@ -116,7 +116,7 @@ def stream_splits(
     draw = wish.draw_for(found, report.source)
     report.split_rule = wish.listed.rule if wish.listed else split_rule(found, draw)
     if draw is None and wish.listed is None and "train" not in found:
-        warn_of_no_train(report, found)
+        tell_of_no_train(report, found, wish)
     if wish.listed or split_column:
         report.notes.append(f"rows of no split, or of others than {', '.join(ORDER)}, are not in the streams")
     streams: dict[str, list[IterableDataset]] = {}
