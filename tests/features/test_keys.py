@@ -1,12 +1,14 @@
 """What kept features are keyed by.
 
 Pinned: each ingredient changed by itself makes the towers run again (weights, configuration, pooling, image
-processing, tokenizer, text length, precision, pictures, captions), the tower it concerns and not the other;
-with none changed nothing runs, whatever the tokenizer was last called with and wherever the model came from.
+processing, tokenizer, text length, precision, pictures, captions, the code itself), the tower it concerns and
+not the other; with none changed nothing runs, whatever the tokenizer was last called with and wherever the
+model came from.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from tiny import tiny_dataset, tiny_model, tiny_processor
 from hf_customclip.data.collator import ContrastiveCollator
 from hf_customclip.features.cache import FeatureCache
 from hf_customclip.features.hashing import weights_digest
-from hf_customclip.features.keys import image_ingredients, text_ingredients
+from hf_customclip.features.keys import code_digest, image_ingredients, text_ingredients
 from hf_customclip.modeling import CustomClipModel
 
 
@@ -123,6 +125,17 @@ def test_added_layers_are_other_features() -> None:
         plain = ingredients(tiny_model(), collator)
         assert ingredients(tiny_model(**{f"{name}_feature_layers": [1]}), collator) != plain
         assert ingredients(tiny_model(), collator) == plain
+
+
+def test_the_code_is_part_of_the_key(tmp_path: Path) -> None:
+    """A version of this package that pools otherwise must not find the features of the one before."""
+    found = image_ingredients(tiny_model(), ContrastiveCollator(tiny_processor(), 32))
+    folder = Path(CustomClipModel.pool_image.__code__.co_filename).parent
+    assert found["code"] == code_digest(folder)
+    copies = [Path(shutil.copytree(folder, tmp_path / name)) for name in ("same", "other")]
+    with (copies[1] / "towers_custom_clip.py").open("a") as file:
+        file.write("# edited\n")
+    assert [code_digest(copy) == found["code"] for copy in copies] == [True, False]
 
 
 def test_swapped_weights_are_other_weights() -> None:

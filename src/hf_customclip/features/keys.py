@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache
+from pathlib import Path
 from typing import Any, cast
 
 import PIL
@@ -14,6 +17,10 @@ from .hashing import digest, digest_of_json
 
 # Differ between copies of one tower that compute the same.
 NOT_CONTENT = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype")
+# Beside the model's own code: what decodes, prepares and runs.
+CODE = [
+    Path(__file__).parents[1] / name for name in ("data/images.py", "data/collator.py", "features/towers.py")
+]
 
 
 def image_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str]:
@@ -23,6 +30,7 @@ def image_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, st
         "config": digest_of_json(_content(model.config.vision_config.to_dict())),
         "pooling": str([model.config.vision_pooling, *model.config.vision_feature_layers]),
         "processing": digest_of_json([type(processor).__name__, _content(processor.to_dict())]),
+        "code": code_digest(Path(inspect.getfile(type(model).pool_image)).parent),
         "versions": _versions(torch, torchvision, transformers, PIL),
     }
 
@@ -34,8 +42,19 @@ def text_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str
         "pooling": str([model.config.text_pooling, *model.config.text_feature_layers]),
         "tokenizer": digest_of_json(_tokenizer(cast(Any, collator.processor).tokenizer)),
         "max_text_length": str(collator.max_text_length),
+        "code": code_digest(Path(inspect.getfile(type(model).pool_text)).parent),
         "versions": _versions(torch, transformers),
     }
+
+
+@cache
+def code_digest(modeling: Path) -> str:
+    """Of the code that makes features, with the model's in the folder `modeling`: any edit makes other features.
+
+    A new version of this package may pool in another way under the same settings.
+    """
+    files = [*sorted(modeling.glob("*_*.py")), *CODE]
+    return digest_of_json([[file.name, digest(file.read_bytes())] for file in files])
 
 
 def has_random_tokens(tokenizer: Any) -> bool:
