@@ -109,6 +109,8 @@ def test_filters():
         chosen({"size": 3})
     with pytest.raises(ValueError, match="does not fit the columns"):
         chosen(pc.field("kind") > 3)
+    with pytest.raises(ValueError, match="does not fit the columns"):
+        chosen(pc.field("year"))  # nothing that holds or does not
 
 
 def test_saving_adds_files_and_deletes_what_is_no_longer_named(tmp_path):

@@ -232,14 +232,12 @@ class ImageIndex:
         """
         rows, neighbours = self._rows, self._neighbours
         chosen = rows.chosen(filter)
-        count = int(chosen.sum())
+        count = int(np.count_nonzero(chosen))
         if exact or neighbours is None or count <= EXACT_ROWS:
             return rows.nearest(vectors, k, chosen)
-        covered = chosen.copy()
-        covered[neighbours.count :] = False
+        covered, added = chosen[: neighbours.count], chosen[neighbours.count :]
         candidates = neighbours.candidates(vectors, k, covered)
-        chosen[: neighbours.count] = False
-        others = rows.nearest(vectors, k, chosen)
+        others = rows.nearest(vectors, k, np.append(np.zeros_like(covered), added)) if added.any() else None
         return _merged(rows, vectors, k, candidates, others)
 
     def _results(self, scores: np.ndarray, rows: np.ndarray) -> list[SearchResult]:
@@ -284,14 +282,15 @@ def _merged(
     vectors: np.ndarray,
     k: int,
     candidates: Sequence[np.ndarray],
-    others: tuple[np.ndarray, np.ndarray],
+    others: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Exact scores of the candidates, together with what was compared anyway."""
+    """Exact scores of the candidates, together with what was compared anyway, if anything was."""
     all_scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
     all_rows = np.full((len(vectors), k), -1, dtype=np.int64)
     for line, (vector, found) in enumerate(zip(vectors, candidates, strict=True)):
-        scores = np.concatenate([rows.vectors(found) @ vector, others[0][line]])
-        numbers = np.concatenate([found, others[1][line]])
+        scores, numbers = rows.vectors(found) @ vector, found
+        if others is not None:
+            scores, numbers = np.append(scores, others[0][line]), np.append(found, others[1][line])
         top_scores, top_rows = best(scores[None], numbers[None], k)
         all_scores[line, : top_scores.shape[1]] = top_scores[0]
         all_rows[line, : top_rows.shape[1]] = top_rows[0]

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pyarrow.dataset import dataset
 
 from .sources import OWN_COLUMNS, own_schema
 
@@ -74,7 +75,7 @@ class Rows:
 
     def __len__(self) -> int:
         """How many are there, removed ones not counted."""
-        return len(self.table) - int(self.removed.sum())
+        return len(self.table) - int(np.count_nonzero(self.removed))
 
     @cached_property
     def place(self) -> dict[str, int]:
@@ -147,17 +148,13 @@ class Rows:
         there = ~self.removed
         if condition is None:
             return there
-        # Filtered with their numbers, as Arrow has no other way to ask where an expression holds.
         names = [name for name in self.table.column_names if name != "vector"]
-        numbered = self.table.select(names).append_column("", pa.array(np.arange(len(self.table))))
         expression = condition if isinstance(condition, pc.Expression) else _expression(condition, names)
         try:
-            rows = numbered.filter(expression)[""].to_numpy()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            meets = dataset(self.table.select(names)).to_table(columns={"meets": expression})["meets"]
+            return pc.fill_null(meets, False).to_numpy() & there
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise ValueError(f"The filter {expression} does not fit the columns ({error}).") from None
-        chosen = np.zeros(len(self.table), dtype=bool)
-        chosen[rows] = True
-        return chosen & there
 
     # ---- Comparing ----
 
