@@ -35,6 +35,7 @@ class DualEncoder(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
     def train(self, mode: bool = True) -> Any: ...
+    def modules(self) -> Iterator[torch.nn.Module]: ...
     def get_image_features(self, pixel_values: Tensor) -> Any: ...
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any: ...
 
@@ -49,13 +50,17 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 @contextmanager
 def evaluating(model: DualEncoder) -> Iterator[None]:
     """Eval mode and no graph inside, the mode as it was afterwards."""
-    training = model.training
-    model.train(False)
+    # Only where needed: to set it takes as long as a text does, module by module.
+    training = any(module.training for module in model.modules())
+    if training:
+        was = model.training
+        model.train(False)
     try:
         with torch.no_grad():
             yield
     finally:
-        model.train(training)
+        if training:
+            model.train(was)
 
 
 def embed_images(model: DualEncoder, processor: ProcessorMixin, images: Sequence[Any]) -> Tensor:
