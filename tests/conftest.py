@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 _HOME = tempfile.mkdtemp(prefix="hf-customclip-tests-")
@@ -27,6 +28,9 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",
 )
+
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")  # or --hypothesis-profile default, for examples drawn anew
 
 
 @pytest.fixture(autouse=True)

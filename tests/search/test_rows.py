@@ -105,10 +105,15 @@ def test_filters():
     assert chosen({"kind": "y", "year": [2020, 2021]}) == [1]
     assert chosen(pc.field("year") > 2019) == [1, 3]
     assert chosen({"kind": "z"}) == []
+    nothing = rows_of(range(2), unit_vectors(2), note=[None, None])
+    assert not nothing.chosen({"note": ["x", "y"]}).any() and nothing.chosen({"note": ["x", None]}).all()
+    assert not nothing.chosen({"note": "x"}).any()
     with pytest.raises(ValueError, match="no column 'size' to filter by, only id, path, state, year, kind"):
         chosen({"size": 3})
     with pytest.raises(ValueError, match="does not fit the columns"):
         chosen(pc.field("kind") > 3)
+    with pytest.raises(ValueError, match="does not fit the columns"):
+        chosen({"kind": ["x", 3]})
     with pytest.raises(ValueError, match="does not fit the columns"):
         chosen(pc.field("year"))  # nothing that holds or does not
 

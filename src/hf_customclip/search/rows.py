@@ -149,13 +149,15 @@ class Rows:
         there = ~self.removed
         if condition is None:
             return there
-        names = [name for name in self.table.column_names if name != "vector"]
-        expression = condition if isinstance(condition, pc.Expression) else _expression(condition, names)
+        table = self.table.drop_columns("vector")
         try:
-            meets = dataset(self.table.select(names)).to_table(columns={"meets": expression})["meets"]
+            expression = (
+                condition if isinstance(condition, pc.Expression) else _expression(condition, table.schema)
+            )
+            meets = dataset(table).to_table(columns={"meets": expression})["meets"]
             return pc.fill_null(meets, False).to_numpy() & there
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"The filter {expression} does not fit the columns ({error}).") from None
+            raise ValueError(f"The filter {condition} does not fit the columns ({error}).") from None
 
     # ---- Comparing ----
 
@@ -218,11 +220,17 @@ def _matrix(chunk: pa.FixedSizeListArray, width: int) -> np.ndarray:
     return chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, width)
 
 
-def _expression(condition: Mapping[str, Any], names: Sequence[str]) -> pc.Expression:
+def _expression(condition: Mapping[str, Any], schema: pa.Schema) -> pc.Expression:
     expression = pc.scalar(True)
     for name, value in condition.items():
-        if name not in names:
-            raise ValueError(f"There is no column {name!r} to filter by, only {', '.join(names)}.")
+        if name not in schema.names:
+            raise ValueError(f"There is no column {name!r} to filter by, only {', '.join(schema.names)}.")
         field = pc.field(name)
-        expression &= field.isin(list(value)) if isinstance(value, (list, tuple, set)) else field == value
+        if isinstance(value, (list, tuple, set)):
+            values = pa.array(list(value))
+            # A column without a value has no type that others could be compared with.
+            empty = pa.types.is_null(schema.field(name).type)
+            expression &= field.isin(pa.nulls(values.null_count) if empty else values)
+        else:
+            expression &= field == value
     return expression
