@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def train(folder: Path, mode: str) -> dict[str, Any]:
 
         def note(module: Any, args: Any, kwargs: dict[str, Any], place: int = place) -> None:
             seen[place] += len(next(iter(kwargs.values())))
+            wait_for_everybody(folder)
 
         tower.register_forward_pre_hook(note, with_kwargs=True)
     trainer = CustomClipTrainer(
@@ -57,6 +59,18 @@ def train(folder: Path, mode: str) -> dict[str, Any]:
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {"losses": losses, "rsum": trainer.evaluate()["eval_rsum"], "seen": seen}
+
+
+def wait_for_everybody(folder: Path) -> None:
+    """With its first batch in hand, until the others have theirs: or one process may be done before another starts."""
+    rank, count = (
+        int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))
+    )
+    (folder / f"{rank}.started").touch()
+    deadline = time.monotonic() + 60
+    while not all((folder / f"{each}.started").exists() for each in range(count)):
+        assert time.monotonic() < deadline, "another process got nothing to do"
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
