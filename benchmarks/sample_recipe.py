@@ -25,17 +25,22 @@ TOWERS = tuple(
 )
 RANDOM = {"num_train_epochs": 10, "learning_rate": 1e-3}
 CCA = {"head_init": "cca", "num_train_epochs": 5, "learning_rate": 3e-4}
-LAYERS = {"vision_feature_layers": [2, 3, 4]}
+IMAGE = {"vision_feature_layers": [2, 3, 4]}
+LAYERS = {**IMAGE, "text_feature_layers": [0, 3]}
+UNTRAINED = {**CCA, "learning_rate": 1e-12}
 # Once the heads are trained, the last layers of a tower are trained with them for a while.
 MORE = {"num_train_epochs": 3, "learning_rate": 1e-4, "tower_learning_rate": 1e-5}
 # Name, fields of the configuration, training arguments, and for a second stage: what to unfreeze.
 RECIPES = (
     ("random heads, 10 epochs, 1e-3", {}, RANDOM, {}),
-    ("random heads, image layers 2, 3, 4", LAYERS, RANDOM, {}),
-    ("CCA, untrained", {}, {**CCA, "learning_rate": 1e-12}, {}),
+    ("random heads, more layers", LAYERS, RANDOM, {}),
+    ("CCA, untrained", {}, UNTRAINED, {}),
     ("CCA, 5 epochs, 3e-4", {}, CCA, {}),
-    ("CCA untrained, image layers 2, 3, 4", LAYERS, {**CCA, "learning_rate": 1e-12}, {}),
-    ("CCA, image layers 2, 3, 4, 5 epochs, 3e-4 (the sample's)", LAYERS, CCA, {}),
+    ("CCA, image layers 2, 3, 4, untrained", IMAGE, UNTRAINED, {}),
+    ("CCA, image layers 2, 3, 4, 5 epochs, 3e-4", IMAGE, CCA, {}),
+    ("CCA, image layers 2, 3, 4, text layers 0, 3, untrained", LAYERS, UNTRAINED, {}),
+    ("CCA, image layers 2, 3, 4, text layers 0, 3, 5 epochs, 3e-4 (the sample's)", LAYERS, CCA, {}),
+    ("the sample's, image layer 1 too", {**LAYERS, "vision_feature_layers": [1, 2, 3, 4]}, CCA, {}),
     ("the sample's, 1024 wide", {**LAYERS, "projection_dim": 1024}, CCA, {}),
     ("the sample's, then the heads alone for 3 epochs more", LAYERS, CCA, {"towers": (), "last_groups": 0}),
     ("the sample's, then MiniLM's last layer", LAYERS, CCA, {"towers": ("text",), "last_groups": 1}),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from suite import load
 from tiny import tiny_tokenizer
 from transformers import BertConfig, CLIPImageProcessor, DistilBertConfig, PretrainedConfig, ViTConfig
@@ -21,6 +22,9 @@ from hf_customclip import (
     TorchvisionBackboneConfig,
     TorchvisionBackboneModel,
 )
+
+# Some tests write every parameter into a message that nobody reads, which takes most of their time.
+torch.set_printoptions(threshold=0, edgeitems=1)
 
 SUITE = Path(os.environ["COMMON_SUITE"])
 configuration = load(SUITE, "test_configuration_common")
@@ -133,7 +137,7 @@ class FrozenTorchvisionDistilBert(DualEncoderTests, unittest.TestCase):
     """The default recipe."""
 
     def setUp(self) -> None:
-        self.model_tester = DualEncoderTester(shufflenet, distilbert, image_size=64)
+        self.model_tester = DualEncoderTester(shufflenet, distilbert, image_size=32)
 
     @unittest.skip("a torchvision net gives no hidden states")
     def test_get_image_features_hidden_states(self) -> None: ...
@@ -146,7 +150,7 @@ class TorchvisionBackboneTester:
     batch_size, is_training = BATCH, False  # a tower has no loss of its own
 
     def prepare_config_and_inputs_for_common(self) -> tuple[PretrainedConfig, dict[str, Any]]:
-        return shufflenet(), {"pixel_values": modeling.floats_tensor([BATCH, 3, 64, 64])}
+        return shufflenet(), {"pixel_values": modeling.floats_tensor([BATCH, 3, 32, 32])}
 
 
 class TorchvisionBackbone(modeling.ModelTesterMixin, unittest.TestCase):
