@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import concatenate_datasets
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, PrinterCallback, set_seed
 
 import hf_customclip
 from hf_customclip import CustomClipModel, CustomClipProcessor, CustomClipTrainer, CustomClipTrainingArguments
@@ -32,9 +32,10 @@ from hf_customclip.data import load_image_text_dataset
 from hf_customclip.evaluation.embedding import embed_all, embed_images
 from hf_customclip.moderation import Moderator, Policy
 from hf_customclip.moderation.calibration import _folds, calibrate_category
+from hf_customclip.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
-SAMPLE, TOWERS = ROOT / "examples" / "sample", ROOT / "outputs" / "sample-towers"
+SAMPLE = ROOT / "examples" / "sample"
 UNSEEN = ROOT / "outputs" / "sample-without-weapons-and-alcohol"
 RECALL = 0.8
 
@@ -63,19 +64,25 @@ def pictures(splits):
 
 
 def train_without_positives(splits):
-    """The sample's recipe (examples/configs/sample.yaml) on the train split without the positives."""
-    towers = [str(TOWERS / name) for name in ("efficientnet-lite0", "all-minilm-l6-v2")]
+    """The sample's recipe (examples/configs/sample.yaml) without the positives."""
+    overrides = [f"training.output_dir={UNSEEN}"]
+    recipe = load_config(ROOT / "examples" / "configs" / "sample.yaml", overrides)
+    set_seed(42)
     positives = set(chain.from_iterable(POSITIVES.values()))
-    keep = [row for row, name in enumerate(splits["train"]["image_id"]) if name not in positives]
+    kept = {
+        name: split.select([row for row, known in enumerate(split["image_id"]) if known not in positives])
+        for name, split in splits.items()
+    }
     trainer = CustomClipTrainer(
-        model=CustomClipModel.from_vision_text_pretrained(*towers, text_pooling="mean"),
-        args=CustomClipTrainingArguments(
-            str(UNSEEN), num_train_epochs=10, learning_rate=1e-3, lr_scheduler_type="cosine", warmup_steps=0.1,
-            weight_decay=0.1, per_device_train_batch_size=128, save_strategy="no", report_to="none",
+        model=CustomClipModel.from_vision_text_pretrained(**recipe.model),
+        args=CustomClipTrainingArguments(**recipe.training),
+        train_dataset=kept["train"],
+        eval_dataset=kept["validation"],
+        processing_class=CustomClipProcessor.from_vision_text_pretrained(
+            recipe.model["vision"], recipe.model["text"]
         ),
-        train_dataset=splits["train"].select(keep),
-        processing_class=CustomClipProcessor.from_vision_text_pretrained(*towers),
-    )  # fmt: skip
+    )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     trainer.save_model()
 

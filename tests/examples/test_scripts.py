@@ -39,7 +39,7 @@ def test_moderate(saved_model, pictures, capsys):
     actions = script("moderate").moderate(saved_model, str(policy), pictures, "a mug of beer")
     said = capsys.readouterr().out
     assert set(actions) <= {"flag", "review"}, "the text is a prompt word for word"
-    assert said.count('alcohol: the text near "a mug of beer" (1.000 >= 0.419)') == 4
+    assert said.count('alcohol: the text near "a mug of beer" (1.000 >= 0.294)') == 4
 
 
 def test_export(saved_model, pictures, tmp_path):
