@@ -3,7 +3,7 @@
     python benchmarks/feature_precision.py [--through-the-towers] [--output benchmarks/feature_precision.md]
 
 bfloat16 is computed in float32 with every result rounded to bfloat16, as hardware that has it does; without
-such hardware the real thing takes hours. `--through-the-towers` adds a run without kept features (minutes).
+such hardware the real thing takes hours. `--through-the-towers` adds a run without cached features (minutes).
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def make_model(pixels: int):
 
 
 def make_batch(pairs: int, pixels: int):
-    """Random pictures and captions."""
+    """Random images and captions."""
     import torch
 
     return {

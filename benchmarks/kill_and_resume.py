@@ -34,7 +34,7 @@ from tiny import tiny_dataset, tiny_model, tiny_processor  # noqa: E402
 from transformers import TrainerCallback, logging  # noqa: E402
 
 from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments  # noqa: E402
-from hf_customclip.training.whole_checkpoints import UNFINISHED  # noqa: E402
+from hf_customclip.training.checkpoints import UNFINISHED  # noqa: E402
 
 FINAL, LOG, STEPS = "final.safetensors", "losses.json", "steps"
 SAVE_STEPS = 2

@@ -2,19 +2,19 @@
 
     python benchmarks/moderation.py [MODEL]    # MODEL: outputs/sample, by default
 
-Positives: emoji that show a weapon (10) or alcohol (9), labelled by hand below. Negatives: all other pictures of
+Positives: emoji that show a weapon (10) or alcohol (9), labelled by hand below. Negatives: all other images of
 the validation and test splits, never trained on, and 14 look-alikes of the train split (cutlery, soft drinks).
 
 Rows for each category:
 
-- "words": pictures under the policy as it is, thresholds for a recall of 0.8. The model was trained
-  on most of the positives (their splits are counted), as a model is that people train on their own pictures.
-- "texts": the same for the pictures' second captions, as if they were the texts of posts.
+- "words": images under the policy as it is, thresholds for a recall of 0.8. The model was trained
+  on most of the positives (their splits are counted), as a model is that people train on their own images.
+- "texts": the same for the images' second captions, as if they were the texts of posts.
 - "words, unseen": as "words", with a model trained without any of the 19 positives.
-- "pictures, unseen": that model, and instead of prompts the other positives as example pictures, each positive
+- "images, unseen": that model, and instead of prompts the other positives as example images, each positive
   judged by the others alone.
 
-"Held out" is by cross-validation: no picture had a part in the thresholds that it is judged by.
+"Held out" is by cross-validation: no image had a part in the thresholds that it is judged by.
 """
 
 import sys
@@ -29,7 +29,7 @@ from transformers import AutoModel, AutoProcessor, PrinterCallback, set_seed
 import hf_customclip
 from hf_customclip import CustomClipModel, CustomClipProcessor, CustomClipTrainer, CustomClipTrainingArguments
 from hf_customclip.data import load_image_text_dataset
-from hf_customclip.evaluation.embedding import embed_all, embed_images
+from hf_customclip.inference.encode import embed_all, embed_images
 from hf_customclip.moderation import Moderator, Policy
 from hf_customclip.moderation.calibration import _folds, calibrate_category
 from hf_customclip.training.config import load_config
@@ -52,8 +52,8 @@ LOOK_ALIKES = [
 ]
 
 
-def pictures(splits):
-    """The judged pictures, their ids, and which split each is from."""
+def judged_items(splits):
+    """The judged images, their ids, and which split each is from."""
     judged = {*chain.from_iterable(POSITIVES.values()), *LOOK_ALIKES}
     train = splits["train"]
     rows = [row for row, name in enumerate(train["image_id"]) if name in judged]
@@ -100,13 +100,13 @@ def main(model_name):
     splits = load_image_text_dataset(str(SAMPLE))
     if not (UNSEEN / "model.safetensors").exists():
         train_without_positives(splits)
-    images, texts, ids, of_split = pictures(splits)
+    images, texts, ids, of_split = judged_items(splits)
     policy = Policy.from_file(ROOT / "examples" / "policies" / "emoji.yaml")
-    print(f"{len(images)} pictures, recall wanted {RECALL}\n")
+    print(f"{len(images)} images, recall wanted {RECALL}\n")
     for name, names in POSITIVES.items():
         counts = {s: sum(i in names for i, o in zip(ids, of_split, strict=True) if o == s) for s in splits}
         print(f"{name}: {len(names)} positives ({', '.join(f'{n} in {s}' for s, n in counts.items())})")
-    print("\n| category | by | threshold | on these pictures | held out |\n|---|---|---|---|---|")
+    print("\n| category | by | threshold | on these images | held out |\n|---|---|---|---|---|")
     for folder, note in ((model_name, "words"), (UNSEEN, "words, unseen")):
         model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
         embeds = embed_all(embed_images, model, processor, images, 32)
@@ -123,7 +123,7 @@ def main(model_name):
                 measure(category.name, scores, positive, "texts")
             if folder == UNSEEN:
                 nearest = similarity[:, torch.from_numpy(positive)].amax(1)
-                measure(category.name, nearest.numpy().astype(float), positive, "pictures, unseen")
+                measure(category.name, nearest.numpy().astype(float), positive, "images, unseen")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/pass_levers.py [--compile] [--output benchmarks/pass_levers.md]
 
-The two sides of a lever are run in turns and the fastest of each is taken. The pictures, captions and towers
+The two sides of a lever are run in turns and the fastest of each is taken. The images, captions and towers
 are those of training_cost.py.
 """
 
@@ -24,13 +24,13 @@ from torch.fx.experimental.optimization import fuse
 from torchvision.io import ImageReadMode, decode_jpeg
 from training_cost import CPU, LENGTH, make_data, make_model, make_processor, table
 
-from hf_customclip.data.collator import ContrastiveCollator
+from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.data.images import decode_image, to_rgb
 from hf_customclip.features.extraction import CaptionLoader
 from hf_customclip.features.items import distinct_captions
 from hf_customclip.features.towers import TowerPass, resolve_precision
 
-PICTURES = 16
+IMAGES = 16
 Work = Callable[[], Any]
 
 
@@ -53,9 +53,9 @@ class Levers:
         self.dataset, self.model = make_data(folder, 96), make_model()
         self.collator = ContrastiveCollator(self.processor, LENGTH)
         paths = sorted(folder.glob("*.jpg"))
-        self.files = [path.read_bytes() for path in paths[: 2 * PICTURES]]
+        self.files = [path.read_bytes() for path in paths[: 2 * IMAGES]]
         self.images = [to_rgb(decode_image(file)) for file in self.files]
-        self.pixels = self.collator.pixels(self.images[:PICTURES])["pixel_values"].to(dtype)
+        self.pixels = self.collator.pixels(self.images[:IMAGES])["pixel_values"].to(dtype)
         captions = CaptionLoader(distinct_captions(self.dataset), self.collator)
         self.captions, self.by_length = captions, np.argsort(captions.order())
         self.network = copy.deepcopy(self.model.vision_model.network).to(dtype).eval()
@@ -63,17 +63,17 @@ class Levers:
         self.pixels_last = self.pixels.to(memory_format=torch.channels_last)
 
     def channels_last_layout(self) -> tuple[Work, Work, int]:
-        return lambda: self.network(self.pixels), lambda: self.channels_last(self.pixels_last), PICTURES
+        return lambda: self.network(self.pixels), lambda: self.channels_last(self.pixels_last), IMAGES
 
     def batchnorm_folded_into_convolutions(self) -> tuple[Work, Work, int]:
         folded = fuse(self.channels_last)
-        return lambda: self.channels_last(self.pixels_last), lambda: folded(self.pixels_last), PICTURES
+        return lambda: self.channels_last(self.pixels_last), lambda: folded(self.pixels_last), IMAGES
 
     def torch_compile(self) -> tuple[Work, Work, int]:
         compiled = torch.compile(self.channels_last)
-        return lambda: self.channels_last(self.pixels_last), lambda: compiled(self.pixels_last), PICTURES
+        return lambda: self.channels_last(self.pixels_last), lambda: compiled(self.pixels_last), IMAGES
 
-    def pictures_in_batches_of_16_not_64(self) -> tuple[Work, Work, int]:
+    def images_in_batches_of_16_not_64(self) -> tuple[Work, Work, int]:
         many = self.pixels_last.repeat(4, 1, 1, 1).to(memory_format=torch.channels_last)
         parts = [part.contiguous(memory_format=torch.channels_last) for part in many.split(16)]
         return lambda: self.channels_last(many), lambda: [self.channels_last(p) for p in parts], 64
@@ -90,7 +90,7 @@ class Levers:
         batches = [self.captions(part.tolist())[0] for part in np.array_split(order, len(order) // size)]
         return lambda: [run(batch) for batch in batches]
 
-    def pictures_resized_8_at_a_time(self) -> tuple[Work, Work, int]:
+    def images_resized_8_at_a_time(self) -> tuple[Work, Work, int]:
         whole = lambda: self.processor(images=self.images, return_tensors="pt")  # noqa: E731
         return whole, lambda: self.collator.pixels(self.images), len(self.images)
 
@@ -105,7 +105,7 @@ class Levers:
             len(self.files),
         )
 
-    def jpeg_draft_mode_where_the_picture_is_4_times_as_large(self) -> tuple[Work, Work, int]:
+    def jpeg_draft_mode_where_the_image_is_4_times_as_large(self) -> tuple[Work, Work, int]:
         large = []
         for image in self.images[:8]:
             buffer = io.BytesIO()

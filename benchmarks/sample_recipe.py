@@ -91,7 +91,7 @@ def train(
 
 
 def split_by_label(data: DatasetDict) -> DatasetDict:
-    """Each picture by its own title, so that variants of one thing may lie in different splits."""
+    """Each image by its own title, so that variants of one thing may lie in different splits."""
     sys.path.insert(0, str(ROOT / "examples" / "sample"))
     from captions import split_of
 
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a recipe's name")
     parser.add_argument(
         "--split", choices=["concept", "label"], default="concept",
-        help="the sample's split, where all variants of a thing lie together, or one by each picture's title",
+        help="the sample's split, where all variants of a thing lie together, or one by each image's title",
     )  # fmt: skip
     options = parser.parse_args()
     logging.set_verbosity_error()

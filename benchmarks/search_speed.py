@@ -7,7 +7,7 @@ python benchmarks/search_speed.py --model outputs/sample  # and text queries thr
 The vectors are drawn, not embedded, so that anybody can draw them again. 5,000 clusters of unequal size
 (Zipf, exponent 0.7); in each, vectors vary along 24 directions of its own; the centres and directions have a
 spectrum that falls as 1 / (1 + (i / 35)^2), a little noise in all 512 dimensions is added, and a common offset, the
-"cone" of real embeddings. Queries are like words, not like pictures: one half is a picture's content, one half is
+"cone" of real embeddings. Queries are like words, not like images: one half is an image's content, one half is
 noise of the same spectrum, and their common offset is another one, so that no query lies near any vector. Printed
 beside it: how many dimensions hold 90 % of the variance, and how near queries come, to compare with a real model.
 """
@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from hf_customclip.loading import load_model
+from hf_customclip.inference.load_model import load_model
 from hf_customclip.search import ImageIndex, files
 from hf_customclip.search.encoder import Encoder, ModelName
 from hf_customclip.search.rows import Rows, rows_table

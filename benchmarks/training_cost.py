@@ -1,4 +1,4 @@
-"""What training costs: the tutorial's way, and this package with and without kept features, side by side.
+"""What training costs: the tutorial's way, and this package with and without cached features, side by side.
 
     python benchmarks/training_cost.py [--images 256] [--output benchmarks/training_cost.md]
 
@@ -36,18 +36,18 @@ from hf_customclip import (
     CustomClipTrainer,
     CustomClipTrainingArguments,
 )
-from hf_customclip.data.collator import ContrastiveCollator
-from hf_customclip.features.extraction import CaptionLoader, PictureLoader
-from hf_customclip.features.items import distinct_captions, distinct_pictures
+from hf_customclip.data.data_collator import ContrastiveCollator
+from hf_customclip.features.extraction import CaptionLoader, ImageLoader
+from hf_customclip.features.items import distinct_captions, distinct_images
 from hf_customclip.features.towers import TowerPass, has_fast_bfloat16, resolve_precision
 
 CPU = torch.device("cpu")
 WORDS, BATCH, EPOCHS, CAPTIONS, LENGTH = 3000, 128, 3, 2, 32
-# Multiply-adds: resnet34 of one 224 x 224 picture; DistilBERT of one token (6 layers, 768 wide, 3072 inside).
+# Multiply-adds: resnet34 of one 224 x 224 image; DistilBERT of one token (6 layers, 768 wide, 3072 inside).
 IMAGE_MACS, TOKEN_MACS = 3.66e9, 6 * (4 * 768 * 768 + 2 * 768 * 3072)
 
 
-# ---- The same pictures, captions and towers for everybody ----
+# ---- The same images, captions and towers for everybody ----
 
 
 def make_data(folder: Path, count: int) -> Dataset:
@@ -109,7 +109,7 @@ def make_processor() -> CustomClipProcessor:
 
 
 class TutorialDataset(torch.utils.data.Dataset):
-    """One example a caption; the row is looked up for the picture and again for the caption."""
+    """One example a caption; the row is looked up for the image and again for the caption."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
@@ -166,7 +166,7 @@ def train_tutorial(towers: CustomClipModel, dataset: Dataset, times: dict[str, f
     for _ in range(EPOCHS):
         batches = iter(loader)
         while True:
-            with part(times, "waiting for pictures"):
+            with part(times, "waiting for images"):
                 batch = next(batches, None)
             if batch is None:
                 break
@@ -275,11 +275,11 @@ def pass_parts(
 ) -> dict[str, float]:
     """Seconds an image of the pass's parts, one by one in this process: loading on one thread, towers on all."""
     collator = ContrastiveCollator(processor, LENGTH)
-    pictures, captions = distinct_pictures(dataset, folder), distinct_captions(dataset)
-    loaders = {"image": PictureLoader(pictures, collator), "text": CaptionLoader(captions, collator)}
+    images, captions = distinct_images(dataset, folder), distinct_captions(dataset)
+    loaders = {"image": ImageLoader(images, collator), "text": CaptionLoader(captions, collator)}
     by_length = np.argsort(loaders["text"].order())
     seconds: dict[str, float] = {}
-    for tower, items, each in (("image", np.arange(len(pictures)), 1), ("text", by_length, CAPTIONS)):
+    for tower, items, each in (("image", np.arange(len(images)), 1), ("text", by_length, CAPTIONS)):
         groups = np.array_split(items, max(1, len(items) // 16))
         groups = groups[:: max(1, len(groups) // 4)]
         load, run = loaders[tower], TowerPass(model, tower, dtype, CPU)
@@ -317,8 +317,8 @@ def compare(count: int, precision: str) -> str:
         runs, clocks = {}, {}
         times: dict[str, float] = {}
         for name, mode in (
-            ("kept features, cold", "always"),
-            ("kept features, warm", "always"),
+            ("cached features, cold", "always"),
+            ("cached features, warm", "always"),
             ("cache off", "never"),
         ):
             again = make_model()
@@ -334,9 +334,9 @@ def compare(count: int, precision: str) -> str:
 
     tokens = mean_tokens(dataset)
     macs = IMAGE_MACS + CAPTIONS * tokens * TOKEN_MACS
-    cold, warm = (clocks[f"kept features, {state}"].first_step for state in ("cold", "warm"))
+    cold, warm = (clocks[f"cached features, {state}"].first_step for state in ("cold", "warm"))
     pass_wall = (cold - warm) / count
-    epoch = min(clocks["kept features, warm"].epochs[1:])
+    epoch = min(clocks["cached features, warm"].epochs[1:])
     tutorial_epoch = runs["the tutorial's way"][0] / EPOCHS
     whole, whole_cpu = runs["the tutorial's way"]
     steps, towers = times["all steps"], times["image tower"] + times["text tower"]
@@ -353,9 +353,9 @@ def compare(count: int, precision: str) -> str:
         ],
     )
     text += "\n" + table(
-        ["part", "tutorial, ms each of its 6 passes", "kept features, ms an image, once"],
+        ["part", "tutorial, ms each of its 6 passes", "cached features, ms an image, once"],
         [
-            ["waiting for pictures (2 workers)", ms(times["waiting for pictures"] / passes), "hidden"],
+            ["waiting for images (2 workers)", ms(times["waiting for images"] / passes), "hidden"],
             ["decode and resize, one thread", "", ms(parts["decode and resize"])],
             ["image tower", ms(times["image tower"] / passes), ms(parts["image tower"])],
             ["text tower", ms(times["text tower"] / passes), ms(parts["text tower"]) + " (2 captions)"],
@@ -365,8 +365,8 @@ def compare(count: int, precision: str) -> str:
     text += "\n" + table(
         ["against the targets", "measured", "target"],
         [
-            ["whole recipe: times less wall time", f"{whole / runs['kept features, cold'][0]:.1f}", "20"],
-            ["whole recipe: times less CPU time", f"{whole_cpu / runs['kept features, cold'][1]:.1f}", ""],
+            ["whole recipe: times less wall time", f"{whole / runs['cached features, cold'][0]:.1f}", "20"],
+            ["whole recipe: times less CPU time", f"{whole_cpu / runs['cached features, cold'][1]:.1f}", ""],
             [
                 f"the pass, ms an image ({dtype})".replace("torch.", ""),
                 ms(pass_wall),
@@ -379,7 +379,7 @@ def compare(count: int, precision: str) -> str:
         ],
     )
     text += (
-        f"\n{count} pictures, {tokens:.1f} tokens a caption, {torch.get_num_threads()} threads, torch "
+        f"\n{count} images, {tokens:.1f} tokens a caption, {torch.get_num_threads()} threads, torch "
         f"{torch.__version__.split('+')[0]}; matrix products here: float32 {2 * float_rate / 1e9:.0f} "
         f"GFLOP/s, bfloat16 {2 * half_rate / 1e9:.0f} GFLOP/s; floors: {ms(macs / float_rate)} and "
         f"{ms(macs / half_rate)} ms an image.\n"

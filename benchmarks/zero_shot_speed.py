@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import BertTokenizer, CLIPImageProcessor, DistilBertConfig, pipeline
 
 from hf_customclip import CustomClipConfig, CustomClipModel, CustomClipProcessor, TorchvisionBackboneConfig
-from hf_customclip.evaluation.zero_shot import ZeroShotClassifier
+from hf_customclip.inference.zero_shot import ZeroShotClassifier
 
 TEMPLATE = "This is a photo of {}."
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "black", "white", "grey", "pink")
@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model, processor = build()
     labels = [" ".join(words) for words in itertools.product(SIZES, COLOURS, THINGS)][: arguments.labels]
-    images = pictures(arguments.images)
+    images = noise_images(arguments.images)
 
     start = time.perf_counter()
     classifier = ZeroShotClassifier(model, processor, labels, TEMPLATE)
@@ -72,7 +72,7 @@ def build() -> tuple[CustomClipModel, CustomClipProcessor]:
     return CustomClipModel(config).eval(), processor
 
 
-def pictures(count: int) -> list[Image.Image]:
+def noise_images(count: int) -> list[Image.Image]:
     """Different noise on different colours."""
     rng = np.random.default_rng(0)
     return [

@@ -1,4 +1,4 @@
-"""Sort pictures among labels of your own; nothing is trained for it.
+"""Sort images among labels of your own; nothing is trained for it.
 
     python examples/classify.py outputs/sample cat.jpg dog.jpg --labels cat dog "red car"
 
@@ -10,18 +10,18 @@ import argparse
 from transformers import AutoModel, AutoProcessor
 
 import hf_customclip  # noqa: F401 - registers the model with transformers
-from hf_customclip.evaluation import ZeroShotClassifier
+from hf_customclip.inference import ZeroShotClassifier
 
 
-def classify(model: str, pictures: list[str], labels: list[str]) -> dict[str, str]:
-    """Each picture's best label."""
+def classify(model: str, images: list[str], labels: list[str]) -> dict[str, str]:
+    """Each image's best label."""
     classifier = ZeroShotClassifier(
         AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model), labels
     )
     best = {}
-    for picture, predictions in zip(pictures, classifier.predict(pictures), strict=True):
-        print(picture, ", ".join(f"{x['label']} {x['score']:.2f}" for x in predictions))
-        best[picture] = predictions[0]["label"]
+    for image, predictions in zip(images, classifier.predict(images), strict=True):
+        print(image, ", ".join(f"{x['label']} {x['score']:.2f}" for x in predictions))
+        best[image] = predictions[0]["label"]
     return best
 
 
@@ -30,7 +30,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model")
-    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("images", nargs="+")
     parser.add_argument("--labels", nargs="+", required=True)
     arguments = parser.parse_args()
-    classify(arguments.model, arguments.pictures, arguments.labels)
+    classify(arguments.model, arguments.images, arguments.labels)

@@ -18,12 +18,10 @@ from hf_customclip.data.images import decode_image, to_rgb
 from hf_customclip.export import TEXT_FILE, VISION_FILE, export_onnx
 
 
-def embed_pictures(folder: Path, pictures: list[str]) -> np.ndarray:
-    """Once: the processor beside the graph prepares pictures as in training."""
+def embed_images(folder: Path, images: list[str]) -> np.ndarray:
+    """Once: the processor beside the graph prepares images as in training."""
     processor = AutoProcessor.from_pretrained(folder)
-    pixels = processor(images=[to_rgb(decode_image(p)) for p in pictures], return_tensors="np")[
-        "pixel_values"
-    ]
+    pixels = processor(images=[to_rgb(decode_image(p)) for p in images], return_tensors="np")["pixel_values"]
     return onnxruntime.InferenceSession(folder / VISION_FILE).run(None, {"pixel_values": pixels})[0]
 
 
@@ -35,15 +33,15 @@ def embed_query(folder: Path, query: str) -> np.ndarray:
     return session.run(None, {name: np.array(value, dtype=np.int64) for name, value in inputs.items()})[0][0]
 
 
-def export_and_search(model: str, folder: Path, pictures: list[str], query: str) -> list[str]:
-    """The pictures, the best first."""
+def export_and_search(model: str, folder: Path, images: list[str], query: str) -> list[str]:
+    """The images, the best first."""
     differences = export_onnx(AutoModel.from_pretrained(model), AutoProcessor.from_pretrained(model), folder)
     print(", ".join(f"{name}: within {difference:.0e}" for name, difference in differences.items()))
-    cosines = embed_pictures(folder, pictures) @ embed_query(folder, query)
+    cosines = embed_images(folder, images) @ embed_query(folder, query)
     order = np.argsort(-cosines)
     for position in order:
-        print(f"{cosines[position]:.3f}  {pictures[position]}")
-    return [pictures[position] for position in order]
+        print(f"{cosines[position]:.3f}  {images[position]}")
+    return [images[position] for position in order]
 
 
 if __name__ == "__main__":
@@ -52,7 +50,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("model")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("pictures", nargs="+")
+    parser.add_argument("images", nargs="+")
     parser.add_argument("--query", required=True)
     arguments = parser.parse_args()
-    export_and_search(arguments.model, arguments.folder, arguments.pictures, arguments.query)
+    export_and_search(arguments.model, arguments.folder, arguments.images, arguments.query)

@@ -50,7 +50,7 @@ def _online_for_the_test_hub(
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """The same random weights and pictures in every run, whichever tests are chosen."""
+    """The same random weights and images in every run, whichever tests are chosen."""
     import torch
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Tiny towers with random weights in ordinary folders, tokenizers trained on the spot, and drawn pictures.
+"""Tiny towers with random weights in ordinary folders, tokenizers trained on the spot, and drawn images.
 
 Import as `from tiny import tiny_model, tiny_processor, tiny_dataset, …`. Everything takes milliseconds.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers as tr
 from datasets import Dataset, Features, Image, List, Value
-from PIL import Image as Pictures
+from PIL import Image as Images
 from PIL import ImageDraw
 
 from hf_customclip import CustomClipConfig, CustomClipModel, CustomClipProcessor, TorchvisionBackboneModel
@@ -63,10 +63,10 @@ def tiny_dataset(n: int = 32, captions: int = 2) -> Dataset:
     )
 
 
-def _drawing(size: str, background: str, colour: str, shape: str) -> Pictures.Image:
-    picture = Pictures.new("RGB", (IMAGE_SIZE + 8, IMAGE_SIZE), background)
-    draw, r = ImageDraw.Draw(picture), {"large": 12, "small": 7}[size]
-    x, y = picture.width // 2, picture.height // 2
+def _drawing(size: str, background: str, colour: str, shape: str) -> Images.Image:
+    image = Images.new("RGB", (IMAGE_SIZE + 8, IMAGE_SIZE), background)
+    draw, r = ImageDraw.Draw(image), {"large": 12, "small": 7}[size]
+    x, y = image.width // 2, image.height // 2
     if shape == "square":
         draw.rectangle((x - r, y - r, x + r, y + r), colour)
     elif shape == "circle":
@@ -76,7 +76,7 @@ def _drawing(size: str, background: str, colour: str, shape: str) -> Pictures.Im
     else:
         draw.line((x - r, y - r, x + r, y + r), colour, 4)
         draw.line((x - r, y + r, x + r, y - r), colour, 4)
-    return picture
+    return image
 
 
 # ---- Model and processor ----

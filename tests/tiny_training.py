@@ -1,4 +1,4 @@
-"""A trainer of tiny towers on drawn pictures: seconds for a run. Import as `from tiny_training import make_trainer`."""
+"""A trainer of tiny towers on drawn images: seconds for a run. Import as `from tiny_training import make_trainer`."""
 
 from tiny import tiny_dataset, tiny_model, tiny_processor
 

@@ -24,10 +24,10 @@ DATA = Path(__file__).with_name("data")
 SPLITS = ("train", "validation", "test")
 
 # npm package -> SHA-256 of its archive.
-PICTURES = "@lobehub/fluent-emoji-3d@1.1.0"
+IMAGES = "@lobehub/fluent-emoji-3d@1.1.0"
 NAMES = "emojibase-data@17.0.0"
 SHA256 = {
-    PICTURES: "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
+    IMAGES: "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
     NAMES: "d01d0e2ca4e22cb402679532155342c71e2e871f25c32223c013b8b166ebdf5a",
 }
 
@@ -67,27 +67,27 @@ def plain(hexcode: str) -> str:
 
 
 def on_white(source: bytes) -> Image.Image:
-    """The picture on a white square of 224 pixels; transparency would look different in every reader."""
-    picture = Image.open(io.BytesIO(source)).convert("RGBA")
-    side = max(picture.size)
+    """The image on a white square of 224 pixels; transparency would look different in every reader."""
+    image = Image.open(io.BytesIO(source)).convert("RGBA")
+    side = max(image.size)
     square = Image.new("RGBA", (side, side), "white")
-    square.alpha_composite(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    square.alpha_composite(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
-def webp(picture: Image.Image) -> bytes:
+def webp(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=WEBP_QUALITY, method=6)
+    image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=6)
     return buffer.getvalue()
 
 
-def rows(pictures: dict[str, bytes], names: dict[str, bytes]) -> list[dict[str, Any]]:
-    """One row for each picture that has a CLDR label, in CLDR's order.
+def rows(images: dict[str, bytes], names: dict[str, bytes]) -> list[dict[str, Any]]:
+    """One row for each image that has a CLDR label, in CLDR's order.
 
     emojibase lists skin-tone variants inside their emoji, so they do not come up here.
     """
     by_hexcode = {
-        plain(Path(name).stem): file for name, file in sorted(pictures.items()) if name.endswith(".webp")
+        plain(Path(name).stem): file for name, file in sorted(images.items()) if name.endswith(".webp")
     }
     groups = json.loads(names["meta/groups.json"])["groups"]
     emoji = [entry for entry in json.loads(names["en/data.json"]) if plain(entry["hexcode"]) in by_hexcode]
@@ -112,7 +112,7 @@ def rows(pictures: dict[str, bytes], names: dict[str, bytes]) -> list[dict[str, 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        found = rows(download(PICTURES, Path(folder)), download(NAMES, Path(folder)))
+        found = rows(download(IMAGES, Path(folder)), download(NAMES, Path(folder)))
     DATA.mkdir(exist_ok=True)
     total = 0
     for split in SPLITS:

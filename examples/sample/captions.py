@@ -1,4 +1,4 @@
-"""What a picture is called: its second caption, and the concept it is split by."""
+"""What an image is called: its second caption, and the concept it is split by."""
 
 import hashlib
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 
 SECOND_CAPTIONS = Path(__file__).with_name("second_captions.txt")
 
-# One thing shown as a man, a woman or a person, or turned another way, is nearly the same picture: all of
-# these must lie in one split, or a model would meet the test pictures in training.
+# One thing shown as a man, a woman or a person, or turned another way, is nearly the same image: all of
+# these must lie in one split, or a model would meet the test images in training.
 VARIANT_WORD = re.compile(
     r"(wo)?m[ae]n|person|people|(fe)?male|boy|girl"
     r"|left|right|up|down|(left|right|up|down)wards|(left|right)-facing|(up|down)-(left|right|down)|left-right"
@@ -59,7 +59,7 @@ def split_of(concept: str) -> str:
 
 
 def second_caption(label: str) -> str:
-    """A sentence a person might say about the picture, where `label` is only its title.
+    """A sentence a person might say about the image, where `label` is only its title.
 
     Raises a KeyError where neither `second_captions.txt` nor a rule knows the label.
     """

@@ -9,6 +9,8 @@ from ._lazy import lazy_names
 from ._registration import register_when_needed
 
 if TYPE_CHECKING:
+    from .data.load import load_image_text_dataset as load_image_text_dataset
+    from .inference.load_model import load_model as load_model
     from .modeling.configuration_custom_clip import CustomClipConfig as CustomClipConfig
     from .modeling.configuration_custom_clip import TorchvisionBackboneConfig as TorchvisionBackboneConfig
     from .modeling.modeling_custom_clip import CustomClipModel as CustomClipModel
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from .modeling.processing_custom_clip import CustomClipProcessor as CustomClipProcessor
     from .moderation.moderator import Moderator as Moderator
     from .search.index import ImageIndex as ImageIndex
-    from .training.arguments import CustomClipTrainingArguments as CustomClipTrainingArguments
     from .training.trainer import CustomClipTrainer as CustomClipTrainer
+    from .training.training_args import CustomClipTrainingArguments as CustomClipTrainingArguments
 
 __version__ = "0.1.0"
 
@@ -28,9 +30,11 @@ _MODULE_OF = {
     "CustomClipOutput": "modeling.modeling_custom_clip",
     "CustomClipProcessor": "modeling.processing_custom_clip",
     "CustomClipTrainer": "training.trainer",
-    "CustomClipTrainingArguments": "training.arguments",
+    "CustomClipTrainingArguments": "training.training_args",
     "Moderator": "moderation.moderator",
     "ImageIndex": "search.index",
+    "load_image_text_dataset": "data.load",
+    "load_model": "inference.load_model",
     "TorchvisionBackboneConfig": "modeling.configuration_custom_clip",
     "TorchvisionBackboneModel": "modeling.modeling_torchvision_backbone",
 }

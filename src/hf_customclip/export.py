@@ -1,4 +1,4 @@
-"""ONNX: the two encoders as two graphs, since people embed pictures once and queries every day."""
+"""ONNX: the two encoders as two graphs, since people embed images once and queries every day."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def export_onnx(model: Any, processor: Any, folder: str | Path) -> dict[str, flo
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         part = Path(scratch)
         for file, encoder, inputs, metadata in (
-            (VISION_FILE, _ImageEncoder(model), _pictures, _image_metadata(model, processor)),
+            (VISION_FILE, _ImageEncoder(model), _images, _image_metadata(model, processor)),
             (TEXT_FILE, _TextEncoder(model), _texts, _text_metadata(model, processor)),
         ):
             _write_graph(part / file, encoder, inputs(processor, 2), metadata, model)
@@ -133,12 +133,12 @@ def _difference(file: Path, encoder: nn.Module, inputs: dict[str, Tensor]) -> fl
     return float((torch.from_numpy(found) - encoder(**inputs)).abs().max())
 
 
-def _pictures(processor: Any, count: int) -> dict[str, Tensor]:
-    """Coloured noise: what a network makes of it differs from picture to picture."""
+def _images(processor: Any, count: int) -> dict[str, Tensor]:
+    """Coloured noise: what a network makes of it differs from image to image."""
     generator = torch.Generator().manual_seed(count)
     noise = torch.randint(0, 256, (count, 64, 80, 3), dtype=torch.uint8, generator=generator)
-    pictures = [Image.fromarray(picture.numpy()) for picture in noise]
-    return {"pixel_values": processor(images=pictures, return_tensors="pt")["pixel_values"]}
+    images = [Image.fromarray(image.numpy()) for image in noise]
+    return {"pixel_values": processor(images=images, return_tensors="pt")["pixel_values"]}
 
 
 def _texts(processor: Any, count: int) -> dict[str, Tensor]:

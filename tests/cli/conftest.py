@@ -1,4 +1,4 @@
-"""A folder of pictures, one of them damaged, and a way to run commands."""
+"""A folder of images, one of them damaged, and a way to run commands."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from hf_customclip.cli import main
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven pictures, `0.png` to `6.png`, of which `sub/6.png` lies deeper; and `broken.png`."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven images, `0.png` to `6.png`, of which `sub/6.png` lies deeper; and `broken.png`."""
+    folder = tmp_path_factory.mktemp("images")
     (folder / "sub").mkdir()
     for row in tiny_dataset(7):
         number = row["image_id"]

@@ -19,7 +19,7 @@ from hf_customclip.training.config import checked_fields, load_config
 ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = """
 model: {vision: resnet34, text: some/encoder}
-data: {source: pictures}
+data: {source: images}
 training: {learning_rate: 1e-3}
 """
 
@@ -31,13 +31,13 @@ def write(folder, text):
 
 
 def test_numbers_overrides_and_paths_beside_the_file(tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     config = load_config(
         write(tmp_path, MINIMAL), ["training.seed=7", "training.bf16=true", "model.text_pooling=mean"]
     )
     assert config.training == {"learning_rate": 1e-3, "seed": 7, "bf16": True}
     assert config.model["text_pooling"] == "mean" and config.model["vision"] == "resnet34"
-    assert config.data["source"] == str(tmp_path / "pictures")
+    assert config.data["source"] == str(tmp_path / "images")
 
 
 @pytest.mark.parametrize(
@@ -115,11 +115,11 @@ def test_without_a_hub_one_line_names_the_sample(tmp_path):
     assert "Retrying" not in done.stderr
 
 
-def test_inspect_with_columns_and_folders_named_by_hand(tmp_path, pictures, run):
+def test_inspect_with_columns_and_folders_named_by_hand(tmp_path, images, run):
     table = "file,headline,alt,other\n" + "".join(f"{i}.png,Head {i},Alt text {i},x\n" for i in range(6))
     (tmp_path / "table.csv").write_text(table)
     named = ["--image-column", "file", "--caption-column", "headline", "--caption-column", "alt"]
-    arguments = ["data", "inspect", tmp_path / "table.csv", "--images", pictures, *named]
+    arguments = ["data", "inspect", tmp_path / "table.csv", "--images", images, *named]
     code, out, err = run([*arguments, "--json", "--plot", tmp_path / "page.png"])
     assert code == 0, err
     report = json.loads(out)
@@ -131,15 +131,15 @@ def test_inspect_with_columns_and_folders_named_by_hand(tmp_path, pictures, run)
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("evaluate", "no/model", "no-data", "--plots", "pictures"),
+        ("evaluate", "no/model", "no-data", "--plots", "images"),
         ("search", "no-index", "red", "--plot", "found.png"),
         ("calibrate", "no/model", "no.yaml", "no.csv", "--plot", "curve.png"),
         ("data", "inspect", "no-data", "--plot", "page.png"),
     ],
 )
-def test_without_matplotlib_a_picture_is_refused_before_the_work(arguments, run, monkeypatch):
+def test_without_matplotlib_an_image_is_refused_before_the_work(arguments, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "hf_customclip._drawing", raising=False)
-    monkeypatch.delattr(hf_customclip, "_drawing", raising=False)
+    monkeypatch.delitem(sys.modules, "hf_customclip._plotting", raising=False)
+    monkeypatch.delattr(hf_customclip, "_plotting", raising=False)
     code, _, err = run(arguments)
-    assert code == 1 and err == "error: Pictures need Matplotlib: pip install 'hf-customclip[plots]'.\n"
+    assert code == 1 and err == "error: Plots need Matplotlib: pip install 'hf-customclip[plots]'.\n"

@@ -1,5 +1,5 @@
 """Pins: `evaluate` on the sample's test split prints what a brute-force NumPy computation gives, to 1e-6; with
-a label column it classifies, as plain matrix arithmetic does; its files and pictures are written; a wrong split
+a label column it classifies, as plain matrix arithmetic does; its files and images are written; a wrong split
 or column is named."""
 
 import json
@@ -39,7 +39,7 @@ def brute(saved_model, split):
                 return unit(model.get_image_features(tensors["pixel_values"]))
             return unit(model.get_text_features(tensors["input_ids"], tensors["attention_mask"]))
 
-    images = np.stack([embed(images=picture.convert("RGB")) for picture in split["image"]])
+    images = np.stack([embed(images=image.convert("RGB")) for image in split["image"]])
     return images, lambda texts: np.stack([embed(text=text) for text in texts])
 
 
@@ -111,7 +111,7 @@ def test_folder_of_classes(saved_model, split, printed, tmp_path):
     assert isinstance(dataset.features["label"], ClassLabel)
 
 
-def test_files_and_pictures(saved_model, run, tmp_path):
+def test_files_and_images(saved_model, run, tmp_path):
     code, out, _ = run(["evaluate", saved_model, SAMPLE, "--plots", tmp_path, "--output", tmp_path])
     assert code == 0 and "184 images, 368 captions" in out
     drawn = {file.name for file in tmp_path.glob("*.png")}

@@ -1,4 +1,4 @@
-"""Pins: `hf-customclip moderate` prints and records what `Moderator` says; unreadable pictures are to be reviewed; a
+"""Pins: `hf-customclip moderate` prints and records what `Moderator` says; unreadable images are to be reviewed; a
 resumed run passes over what is logged and checks again what changed; killed or interrupted in the middle (real
 signals) the log is whole and the next run goes on; `calibrate` reports and writes the policy."""
 
@@ -36,14 +36,12 @@ def lines(text):
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_records_are_the_moderators_verdicts(run, saved_model, pictures, policy, tmp_path):
+def test_records_are_the_moderators_verdicts(run, saved_model, images, policy, tmp_path):
     log = tmp_path / "logs" / "audit.jsonl"
-    code, out, err = run(
-        ["moderate", saved_model, policy, pictures, "--log", log, "--json", "--batch-size", 3]
-    )
+    code, out, err = run(["moderate", saved_model, policy, images, "--log", log, "--json", "--batch-size", 3])
     records = lines(out)
     assert records == lines(log.read_text()) and len(records) == 8
-    assert code == 1 and " checked (1 unreadable): " in err, "one picture is damaged"
+    assert code == 1 and " checked (1 unreadable): " in err, "one image is damaged"
     moderator = Moderator(tiny_model(), tiny_processor(), policy)
     for record in records:
         data = Path(record["path"]).read_bytes()
@@ -59,7 +57,7 @@ def test_records_are_the_moderators_verdicts(run, saved_model, pictures, policy,
 
 
 def test_a_resumed_run_checks_only_what_is_new_or_changed(run, saved_model, policy, tmp_path):
-    folder, log = tmp_path / "pictures", tmp_path / "audit.jsonl"
+    folder, log = tmp_path / "images", tmp_path / "audit.jsonl"
     folder.mkdir()
     images = tiny_dataset(6)["image"]
     for number, image in enumerate(images[:4]):
@@ -97,13 +95,13 @@ def test_mistakes_are_said_before_a_model_is_loaded(run, policy, tmp_path, monke
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_in_the_middle_the_log_is_whole_and_the_next_run_goes_on(how, saved_model, policy, tmp_path):
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number, image in enumerate(tiny_dataset(256)["image"]):
         for copy in range(2):
-            image.save(tmp_path / "pictures" / f"{number:03}-{copy}.png")
+            image.save(tmp_path / "images" / f"{number:03}-{copy}.png")
     log = tmp_path / "audit.jsonl"
     command = ["from hf_customclip.cli import main; main()", "moderate", saved_model, policy]
-    command += [tmp_path / "pictures", "--log", log, "--batch-size", "4"]
+    command += [tmp_path / "images", "--log", log, "--batch-size", "4"]
     process = Python(*command)
     deadline = time.monotonic() + 120
     while (not log.exists() or log.stat().st_size < 10_000) and time.monotonic() < deadline:

@@ -12,7 +12,7 @@ CALLS = {
     ("info", "--help"): (0, "hf-customclip info outputs/sample"),
     ("export", "--help"): (0, "outputs/sample-onnx"),
     ("demo", "--help"): (0, "--space my-space"),
-    ("classify", "x", "nowhere", "--labels", "a"): (1, "There is no picture or folder 'nowhere'."),
+    ("classify", "x", "nowhere", "--labels", "a"): (1, "There is no image or folder 'nowhere'."),
     ("moderate", "x", "none.yaml", "."): (1, "There is no policy file 'none.yaml'."),
     ("calibrate", "x", "none.yaml", ".", "--recall", "1"): (1, "There is no policy file 'none.yaml'."),
     ("info", "./none"): (1, "There is no folder './none'."),

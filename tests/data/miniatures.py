@@ -15,13 +15,13 @@ ODD_CAPTIONS = ["NA", "None", "null", "Ein Hund läuft über das Gras 🐕 .", "
 
 
 def jpeg(number, size=(16, 12)):
-    """A picture whose colour tells its number, as JPEG bytes."""
+    """An image whose colour tells its number, as JPEG bytes."""
     buffer = BytesIO()
     PIL.Image.new("RGB", size, ((number * 50) % 256, (number * 90) % 256, number % 256)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-def write_pictures(folder, names):
+def write_images(folder, names):
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write_pictures(folder, names):
 
 
 def captions_of(names, each=5):
-    """Five captions a picture; the third picture has the odd ones."""
+    """Five captions an image; the third image has the odd ones."""
     return {
         name: ODD_CAPTIONS if n == 2 else [f"Caption {k} of {name} , with commas ." for k in range(each)]
         for n, name in enumerate(names)
@@ -38,7 +38,7 @@ def captions_of(names, each=5):
 
 
 def kaggle_flickr30k(root, names=FLICKR):
-    """results.csv with bars, blanks and the broken row, twice; the pictures in a folder in the folder."""
+    """results.csv with bars, blanks and the broken row, twice; the images in a folder in the folder."""
     captions = captions_of(names)
     captions["2199200615.jpg"] = [*captions["2199200615.jpg"][:4], "A dog runs across the grass ."]
     lines = ["image_name| comment_number| comment"]
@@ -47,7 +47,7 @@ def kaggle_flickr30k(root, names=FLICKR):
     broken = lines.index("2199200615.jpg| 4|  A dog runs across the grass .")
     lines[broken] = "2199200615.jpg| 4   A dog runs across the grass ."
     folder = root / "flickr30k_images"
-    write_pictures(folder / "flickr30k_images", names)
+    write_images(folder / "flickr30k_images", names)
     (folder / "results.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "flickr30k_images" / "results.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root, captions
@@ -56,7 +56,7 @@ def kaggle_flickr30k(root, names=FLICKR):
 def token_file(root, names=FLICKR, file="results_20130124.token", images="flickr30k-images"):
     captions = captions_of(names)
     lines = [f"{name}#{k}\t{text}" for name, texts in captions.items() for k, text in enumerate(texts)]
-    write_pictures(root / images, names)
+    write_images(root / images, names)
     (root / file).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root, captions
 
@@ -76,13 +76,13 @@ def karpathy_content(captions, splits, **extra):
 
 def karpathy(root, names=FLICKR, splits=("train", "train", "val", "test", "train")):
     captions = captions_of(names)
-    write_pictures(root / "flickr30k-images", names)
+    write_images(root / "flickr30k-images", names)
     (root / "dataset_flickr30k.json").write_text(json.dumps(karpathy_content(captions, splits)))
     return root, captions
 
 
 def flickr8k(root):
-    """The authors' Flickr8k: token file, lemmas, judgements, split lists, and one name without a picture."""
+    """The authors' Flickr8k: token file, lemmas, judgements, split lists, and one name without an image."""
     names = [f"{number}_{number:010x}.jpg" for number in range(1000, 1008)]
     token_file(root, names, "Flickr8k.token.txt", "Flicker8k_Dataset")
     captions = captions_of(names)
@@ -103,17 +103,17 @@ def flickr8k(root):
 
 
 def coco(root, year="2017"):
-    """annotations/captions_{train,val}.json with a folder of pictures for each, ids that are not names."""
+    """annotations/captions_{train,val}.json with a folder of images for each, ids that are not names."""
     captions = {}
     (root / "annotations").mkdir(parents=True)
     for split, ids in (("train", [9, 25, 30]), ("val", [139, 285])):
         names = {number: f"{number:012d}.jpg" for number in ids}
-        write_pictures(root / f"{split}{year}", names.values())
+        write_images(root / f"{split}{year}", names.values())
         texts = {number: [f"Caption {k} of {number}." for k in range(5)] for number in ids}
         captions.update({str(number): texts[number] for number in ids})
         annotations = [
             {"image_id": number, "id": 100 * number + k, "caption": texts[number][k]}
-            for k in range(5)  # a picture's captions do not stand together
+            for k in range(5)  # an image's captions do not stand together
             for number in ids
         ]
         images = [
@@ -135,18 +135,18 @@ def karpathy_coco(root):
         filepath=lambda n: "val2014",
         cocoid=lambda n: int(names[n][-16:-4]),
     )
-    write_pictures(root / "val2014", names)
+    write_images(root / "val2014", names)
     (root / "dataset_coco.json").write_text(json.dumps(content))
     return root, {str(int(name[-16:-4])): texts for name, texts in captions.items()}
 
 
 def imagefolder(root, suffix="csv", splits=("train", "validation", "test")):
-    """Pictures of the same names in a folder for each split, with its metadata file."""
+    """Images of the same names in a folder for each split, with its metadata file."""
     captions = {}
     for split in splits:
         names = ["0001.jpg", "0002.jpg"]
-        write_pictures(root / split, names)
-        rows = [(name, f'A "{split}" picture, {name}') for name in names]
+        write_images(root / split, names)
+        rows = [(name, f'A "{split}" image, {name}') for name in names]
         captions.update({(split, name): [text] for name, text in rows})
         if suffix == "csv":
             lines = ["file_name,text"] + [
@@ -204,7 +204,7 @@ def hub_test_only(root, names=FLICKR):
 
 
 def hub_long(root, names=FLICKR, file="train", with_names=True):
-    """phiyodr/flickr30k_long: one row for each caption, the picture repeated."""
+    """phiyodr/flickr30k_long: one row for each caption, the image repeated."""
     (root / "data").mkdir(parents=True)
     captions = captions_of(names)
     rows = [(n, name, text) for n, name in enumerate(names) for text in captions[name]]
@@ -241,5 +241,5 @@ def webdataset(root, names=FLICKR, text="json", shards=2):
 
 
 def colours(dataset):
-    """The colour of each row's picture, to know it by."""
+    """The colour of each row's image, to know it by."""
     return [np.asarray(row["image"].convert("RGB"))[0, 0].tolist() for row in dataset]

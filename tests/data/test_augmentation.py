@@ -1,7 +1,7 @@
 """Promises pinned here:
 
-- off by default; any `torchvision.transforms.v2` picture transform can be named in a config, nested ones too;
-- what comes out is an RGB picture, the same for the same torch seed;
+- off by default; any `torchvision.transforms.v2` image transform can be named in a config, nested ones too;
+- what comes out is an RGB image, the same for the same torch seed;
 - a mistake in the config is a sentence at building time, and building shifts nobody's random numbers.
 """
 
@@ -14,7 +14,7 @@ from hf_customclip.data.augmentation import build_augmentation
 
 
 @pytest.fixture
-def picture():
+def image():
     return PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
@@ -23,9 +23,9 @@ def test_off_by_default(nothing):
     assert build_augmentation(nothing) is None
 
 
-def test_flip_does_what_its_name_says(picture):
+def test_flip_does_what_its_name_says(image):
     flip = build_augmentation([{"RandomHorizontalFlip": {"p": 1.0}}])
-    assert np.array_equal(np.asarray(flip(picture)), np.asarray(picture)[:, ::-1])
+    assert np.array_equal(np.asarray(flip(image)), np.asarray(image)[:, ::-1])
 
 
 @pytest.mark.parametrize(
@@ -40,17 +40,17 @@ def test_flip_does_what_its_name_says(picture):
         [{"RandomApply": {"transforms": [{"Resize": {"size": [24, 24]}}], "p": 1.0}}],
     ],
 )
-def test_specs_give_rgb_pictures_of_the_asked_size(spec, picture):
-    result = build_augmentation(spec)(picture)
+def test_specs_give_rgb_images_of_the_asked_size(spec, image):
+    result = build_augmentation(spec)(image)
     assert isinstance(result, PIL.Image.Image) and result.mode == "RGB" and result.size == (24, 24)
 
 
-def test_same_seed_same_picture(picture):
+def test_same_seed_same_image(image):
     augment = build_augmentation([{"RandomResizedCrop": {"size": 24}}, {"ColorJitter": {"brightness": 0.5}}])
     torch.manual_seed(1)
-    first, second = np.asarray(augment(picture)), np.asarray(augment(picture))
+    first, second = np.asarray(augment(image)), np.asarray(augment(image))
     torch.manual_seed(1)
-    assert np.array_equal(first, np.asarray(augment(picture)))
+    assert np.array_equal(first, np.asarray(augment(image)))
     assert not np.array_equal(first, second)
 
 
@@ -72,8 +72,8 @@ def test_building_leaves_the_random_state_alone():
         ([{"RandomResizedCrop": 224}], "name with its arguments"),
         ("RandomHorizontalFlip", "list of transforms"),
         ([3], "name or a name"),
-        ([{"MixUp": {"num_classes": 2}}], "fails on a picture"),
-        (["ToImage"], "not a picture"),
+        ([{"MixUp": {"num_classes": 2}}], "fails on an image"),
+        (["ToImage"], "not an image"),
     ],
 )
 def test_mistakes_are_sentences(spec, message):

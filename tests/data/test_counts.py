@@ -1,6 +1,6 @@
 """Promise pinned here: whatever mixture of sound and damaged lines and files a folder holds, images in are
 images out plus images reported, captions in are captions out plus captions reported, and every caption that
-comes out stands beside its own picture.
+comes out stands beside its own image.
 """
 
 import json
@@ -11,12 +11,12 @@ from pathlib import Path
 import datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from miniatures import write_pictures
+from miniatures import write_images
 
 from hf_customclip.data import DataError, DataReport, load_image_text_dataset
 
 NAMES = [f"{number}.jpg" for number in range(8)]
-# What can be said of a picture; captions carry its name so that a mix-up shows.
+# What can be said of an image; captions carry its name so that a mix-up shows.
 TEXTS = st.sampled_from(
     ["", "  ", "NA", "plain", 'a "quoted" word', "with, commas", '"never closed', "tab\tinside", "ünï 🐕"]
 )
@@ -51,7 +51,7 @@ def jsonl_text(lines):
 
 
 def said(lines):
-    """Sound captions end in their picture's name."""
+    """Sound captions end in their image's name."""
     for line in lines:
         sound = len(line) == 2 and line[0] in NAMES and line[1].strip()
         yield (line[0], f"{line[1]} of {line[0]}") if sound else line
@@ -77,9 +77,9 @@ def test_nothing_is_lost_silently(lines, present, unreadable, form, verify):
 
 
 def check(folder, lines, present, unreadable, form, verify):
-    write_pictures(folder, sorted(present))
+    write_images(folder, sorted(present))
     for name in unreadable & present:
-        (folder / name).write_bytes(b"not a picture")
+        (folder / name).write_bytes(b"not an image")
     (folder / form).write_text(FORMS[form](lines), encoding="utf-8")
     report = DataReport()
     try:

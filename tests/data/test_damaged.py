@@ -2,7 +2,7 @@
 
 - text damage is repaired or left out, named in the report, with counts that add up; `on_error="raise"` stops
   for what is left out and not for what is repaired;
-- pictures that cannot be read are found by `verify=True`, and without it when they are used, by name;
+- images that cannot be read are found by `verify=True`, and without it when they are used, by name;
 - a source that cannot be used at all is refused in one sentence that says what to do.
 """
 
@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 import PIL.Image
 import pytest
-from miniatures import FLICKR, jpeg, karpathy_content, write_pictures
+from miniatures import FLICKR, jpeg, karpathy_content, write_images
 
 from hf_customclip.data import (
     DataError,
@@ -58,28 +58,28 @@ TEXT_CASES = {
         "image,caption\n1.jpg,a\n2.jpg,\n",
         ["a"],
         None,
-        {"empty_caption": (1, 0, 1), "uncaptioned_picture": (1, 1, 0)},
+        {"empty_caption": (1, 0, 1), "uncaptioned_image": (1, 1, 0)},
     ),
-    "picture without caption": (
+    "image without caption": (
         "c.csv",
         "image,caption\n1.jpg,a\n",
         ["a"],
         None,
-        {"uncaptioned_picture": (1, 1, 0)},
+        {"uncaptioned_image": (1, 1, 0)},
     ),
     "empty list of captions": (
         "c.jsonl",
         '{"image":"1.jpg","captions":["a"]}\n{"image":"2.jpg","captions":[]}',
         ["a"],
         None,
-        {"uncaptioned_picture": (1, 1, 0)},
+        {"uncaptioned_image": (1, 1, 0)},
     ),
-    "captions without picture": (
+    "captions without image": (
         "c.csv",
         "image,caption\n1.jpg,a\n2.jpg,b\n3.jpg,c\n3.jpg,d\n",
         ["a"],
         ["b"],
-        {"missing_picture": (1, 1, 2)},
+        {"missing_image": (1, 1, 2)},
     ),
     "token line without a tab": (
         "r.token",
@@ -116,7 +116,7 @@ TEXT_CASES = {
         ["b"],
         {"broken_line": (1, 0, 1)},
     ),
-    "row without a picture's name": (
+    "row without an image's name": (
         "c.csv",
         "image,caption\n1.jpg,a\n2.jpg,b\n,c\n",
         ["a"],
@@ -198,7 +198,7 @@ TEXT_CASES = {
     "shouted header with blanks": ("c.csv", " Image , CAPTION \n1.jpg,a\n2.jpg,b\n", ["a"], ["b"], {}),
     "backslashes": ("c.csv", "image,caption\nold\\1.jpg,a\n.\\2.jpg,b\n", ["a"], ["b"], {}),
     "rows twice": ("c.csv", "image,caption\n1.jpg,a\n2.jpg,b\n1.jpg,a\n", ["a", "a"], ["b"], {}),
-    "a picture in two splits": (
+    "an image in two splits": (
         "c.csv",
         "image,caption,split\n1.jpg,a,train\n2.jpg,b,train\n1.jpg,c,test\n",
         ["a", "c"],
@@ -222,7 +222,7 @@ def found_problems(report):
 @pytest.mark.parametrize("case", TEXT_CASES)
 def test_damaged_text(tmp_path, case):
     file, content, first, second, problems = TEXT_CASES[case]
-    write_pictures(tmp_path, ["1.jpg", "2.jpg"])
+    write_images(tmp_path, ["1.jpg", "2.jpg"])
     content = content.encode() if isinstance(content, str) else content
     (tmp_path / file).write_bytes(content)
     rows, report = loaded(tmp_path)
@@ -239,7 +239,7 @@ def test_damaged_text(tmp_path, case):
 
 
 def test_what_is_left_out_is_said_in_one_warning(tmp_path, caplog):
-    write_pictures(tmp_path, ["1.jpg", "2.jpg"])
+    write_images(tmp_path, ["1.jpg", "2.jpg"])
     (tmp_path / "c.csv").write_text("image,caption\n1.jpg,a\n1.jpg,\n3.jpg,b\n")
     load_image_text_dataset(tmp_path)
     (record,) = caplog.records
@@ -251,13 +251,13 @@ def test_what_is_left_out_is_said_in_one_warning(tmp_path, caplog):
 
 
 def test_coco_and_karpathy_damage(tmp_path):
-    write_pictures(tmp_path / "val2017", ["1.jpg", "2.jpg"])
+    write_images(tmp_path / "val2017", ["1.jpg", "2.jpg"])
     images = [
         {"id": 1, "file_name": "1.jpg"},
         {"id": 2, "file_name": "2.jpg"},
         {"id": 3, "file_name": "3.jpg"},
     ]
-    said = [(1, "a"), (9, "of no image"), (3, "of a lost picture"), (1, "")]
+    said = [(1, "a"), (9, "of no image"), (3, "of a lost image"), (1, "")]
     content = {"images": images, "annotations": [{"image_id": i, "caption": text} for i, text in said]}
     (tmp_path / "captions_val2017.json").write_text(json.dumps(content))
     rows, report = loaded(tmp_path)
@@ -266,13 +266,13 @@ def test_coco_and_karpathy_damage(tmp_path):
     assert found_problems(report) == {
         "broken_line": (1, 0, 1),
         "empty_caption": (1, 0, 1),
-        "missing_picture": (1, 1, 1),
-        "uncaptioned_picture": (1, 1, 0),
+        "missing_image": (1, 1, 1),
+        "uncaptioned_image": (1, 1, 0),
     }
 
 
 def test_karpathy_damage(tmp_path):
-    write_pictures(tmp_path, ["1.jpg", "2.jpg"])
+    write_images(tmp_path, ["1.jpg", "2.jpg"])
     content = karpathy_content({"1.jpg": ["a", ""], "2.jpg": [], "": ["lost", "lost"]}, ["train"] * 3)
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     rows, report = loaded(tmp_path)
@@ -280,7 +280,7 @@ def test_karpathy_damage(tmp_path):
     assert found_problems(report) == {
         "broken_line": (1, 0, 2),
         "empty_caption": (1, 0, 1),
-        "uncaptioned_picture": (1, 1, 0),
+        "uncaptioned_image": (1, 1, 0),
     }
 
 
@@ -292,7 +292,7 @@ def test_rows_of_a_data_set_with_nothing_in_them():
             {"bytes": jpeg(2), "path": None},
             {"bytes": jpeg(3)},
         ],
-        "captions": [["a", None, " "], ["of no picture"], None, []],
+        "captions": [["a", None, " "], ["of no image"], None, []],
         "image_id": ["p", "q", "r", "s"],
     }
     features = datasets.Features(
@@ -306,8 +306,8 @@ def test_rows_of_a_data_set_with_nothing_in_them():
     assert kept["captions"][:] == [["a"]] and kept["image_id"][:] == ["p"]
     assert found_problems(report) == {
         "empty_caption": (3, 0, 3),
-        "missing_picture": (1, 1, 1),
-        "uncaptioned_picture": (2, 2, 0),
+        "missing_image": (1, 1, 1),
+        "uncaptioned_image": (2, 2, 0),
     }
 
 
@@ -319,40 +319,40 @@ def test_streamed_rows_with_nothing_in_them(tmp_path, caplog):
     )
     assert [row["captions"] for row in stream["train"]] == [["a"]]
     told = " ".join(record.message for record in caplog.records)
-    assert "1: no picture" in told and "2: no caption" in told and "3: it is not in a picture format" in told
+    assert "1: no image" in told and "2: no caption" in told and "3: it is not in an image format" in told
     strict = load_image_text_dataset(tmp_path, "train", streaming=True, on_error="raise", test_fraction=0)
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         list(strict)
 
 
 def test_file_names_that_macos_decomposed(tmp_path):
-    write_pictures(tmp_path, [unicodedata.normalize("NFD", "café.jpg")])
+    write_images(tmp_path, [unicodedata.normalize("NFD", "café.jpg")])
     (tmp_path / "c.csv").write_text(f"image,caption\n{unicodedata.normalize('NFC', 'café.jpg')},a\n")
     assert loaded(tmp_path)[0]["captions"][:] == [["a"]]
 
 
-def test_absolute_paths_and_pictures_outside_the_folder(tmp_path):
-    pictures = write_pictures(tmp_path / "elsewhere", ["1.jpg", "2.jpg"])
-    data = write_pictures(tmp_path / "data", ["own.jpg"])
-    lines = [f"{pictures / '1.jpg'},a", f"{data / 'own.jpg'},b", f"{pictures / 'none.jpg'},c"]
+def test_absolute_paths_and_images_outside_the_folder(tmp_path):
+    images = write_images(tmp_path / "elsewhere", ["1.jpg", "2.jpg"])
+    data = write_images(tmp_path / "data", ["own.jpg"])
+    lines = [f"{images / '1.jpg'},a", f"{data / 'own.jpg'},b", f"{images / 'none.jpg'},c"]
     (data / "c.csv").write_text("\n".join(["image,caption", *lines]))
     rows, report = loaded(data)
     assert sorted(rows["captions"][:]) == [["a"], ["b"]]
-    assert report.problems["missing_picture"].names == [str(pictures / "none.jpg")]
+    assert report.problems["missing_image"].names == [str(images / "none.jpg")]
 
 
-def test_hidden_and_macos_files_are_no_pictures(tmp_path):
-    write_pictures(tmp_path, ["1.jpg", "._1.jpg", ".thumbs/1.jpg", "__MACOSX/1.jpg"])
+def test_hidden_and_macos_files_are_no_images(tmp_path):
+    write_images(tmp_path, ["1.jpg", "._1.jpg", ".thumbs/1.jpg", "__MACOSX/1.jpg"])
     (tmp_path / "c.csv").write_text("image,caption\n1.jpg,a\n")
     rows, report = loaded(tmp_path)
     assert len(rows) == 1 and not report.problems
 
 
 def test_linked_folders_are_followed_once(tmp_path):
-    pictures = write_pictures(tmp_path / "elsewhere", ["1.jpg"])
+    images = write_images(tmp_path / "elsewhere", ["1.jpg"])
     data = tmp_path / "data"
     data.mkdir()
-    (data / "images").symlink_to(pictures)
+    (data / "images").symlink_to(images)
     (data / "loop").symlink_to(data)
     (data / "c.csv").write_text("image,caption\n1.jpg,a\n")
     assert len(loaded(data)[0]) == 1
@@ -367,7 +367,7 @@ def encoded(image, format, **options):
 NOISE = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
 UNREADABLE = {
     "empty file": (b"", "empty"),
-    "a web page": (b"<html>Not found</html>", "not in a picture format"),
+    "a web page": (b"<html>Not found</html>", "not in an image format"),
     "Git LFS pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
         "git lfs pull",
@@ -381,15 +381,15 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("kind", UNREADABLE)
 @pytest.mark.parametrize("form", ["folder", "parquet"])
-def test_unreadable_pictures(tmp_path, kind, form):
+def test_unreadable_images(tmp_path, kind, form):
     data, reason = UNREADABLE[kind]
     if form == "folder":
-        write_pictures(tmp_path, ["1.jpg", "bad.jpg"])
+        write_images(tmp_path, ["1.jpg", "bad.jpg"])
         (tmp_path / "bad.jpg").write_bytes(data)
         (tmp_path / "c.csv").write_text("image,caption\n1.jpg,a\nbad.jpg,b\nbad.jpg,c\n")
     else:
-        pictures = [{"bytes": jpeg(0), "path": "1.jpg"}, {"bytes": data, "path": "bad.jpg"}]
-        columns = {"image": pictures, "captions": [["a"], ["b", "c"]]}
+        images = [{"bytes": jpeg(0), "path": "1.jpg"}, {"bytes": data, "path": "bad.jpg"}]
+        columns = {"image": images, "captions": [["a"], ["b", "c"]]}
         datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "train.parquet")
 
     rows, report = loaded(tmp_path)  # listed all the same, since nothing is opened
@@ -402,8 +402,8 @@ def test_unreadable_pictures(tmp_path, kind, form):
 
     kept, report = loaded(tmp_path, verify=True)
     assert kept["captions"][:] == [["a"]]
-    assert found_problems(report) == {"unreadable_picture": (1, 1, 2)}
-    assert "bad.jpg" in report.problems["unreadable_picture"].names[0]
+    assert found_problems(report) == {"unreadable_image": (1, 1, 2)}
+    assert "bad.jpg" in report.problems["unreadable_image"].names[0]
     with pytest.raises(DataError, match=r"bad\.jpg"):
         load_image_text_dataset(tmp_path, verify=True, on_error="raise")
 
@@ -430,7 +430,7 @@ SEEN_AS = {
 
 
 @pytest.mark.parametrize("kind", SEEN_AS)
-def test_odd_but_readable_pictures_pass_verification_and_look_right(tmp_path, kind):
+def test_odd_but_readable_images_pass_verification_and_look_right(tmp_path, kind):
     data, colour = SEEN_AS[kind]
     (tmp_path / "odd.png").write_bytes(data)
     (tmp_path / "c.csv").write_text("image,caption\nodd.png,a\n")
@@ -440,26 +440,26 @@ def test_odd_but_readable_pictures_pass_verification_and_look_right(tmp_path, ki
     assert max(abs(a - b) for a, b in zip(seen, colour, strict=True)) <= 2, seen
 
 
-def folder_with(tmp_path, pictures=(), **files):
-    write_pictures(tmp_path, pictures)
+def folder_with(tmp_path, images=(), **files):
+    write_images(tmp_path, images)
     for name, text in files.items():
         (tmp_path / name.replace("_", ".")).write_text(text)
     return tmp_path
 
 
 REFUSED = {
-    "empty folder": (lambda p: folder_with(p), "0 pictures but no captions file"),
-    "pictures only": (lambda p: folder_with(p, ["1.jpg"]), r"1 pictures but no captions file. Known are"),
+    "empty folder": (lambda p: folder_with(p), "0 images but no captions file"),
+    "images only": (lambda p: folder_with(p, ["1.jpg"]), r"1 images but no captions file. Known are"),
     "captions only": (
         lambda p: folder_with(p, c_csv="image,caption\n1.jpg,a"),
-        "None of the 1 pictures.*images=",
+        "None of the 1 images.*images=",
     ),
     "addresses": (
         lambda p: folder_with(p, c_csv="image,caption\nhttps://x.org/1.jpg,a"),
         "have to be downloaded first",
     ),
     "empty captions file": (lambda p: folder_with(p, ["1.jpg"], captions_txt=""), "No column looks like"),
-    "header only": (lambda p: folder_with(p, ["1.jpg"], captions_txt="image,caption\n"), "names no picture"),
+    "header only": (lambda p: folder_with(p, ["1.jpg"], captions_txt="image,caption\n"), "names no image"),
     "nothing but empty captions": (
         lambda p: folder_with(p, ["1.jpg"], captions_txt="image,caption\n1.jpg,\n"),
         "Nothing is left",
@@ -475,11 +475,11 @@ REFUSED = {
         "several captions files: a.csv, b.csv. Say which",
     ),
     "archive still packed": (
-        lambda p: folder_with(p, c_csv="image,caption\n1.jpg,a", pictures_zip="PK"),
-        "unpack pictures.zip first",
+        lambda p: folder_with(p, c_csv="image,caption\n1.jpg,a", images_zip="PK"),
+        "unpack images.zip first",
     ),
     "archive": (lambda p: folder_with(p, x_zip="PK") / "x.zip", "unpack it"),
-    "a picture": (lambda p: folder_with(p, ["1.jpg"]) / "1.jpg", "is a picture"),
+    "an image": (lambda p: folder_with(p, ["1.jpg"]) / "1.jpg", "is an image"),
     "script data set on disk": (
         lambda p: folder_with(p, data_py="import datasets"),
         "scripts no longer load",
@@ -505,7 +505,7 @@ def test_what_is_not_there(tmp_path):
         load_image_text_dataset("./nothing/here")
     with pytest.raises(FileNotFoundError, match="No file matches"):
         load_image_text_dataset(str(tmp_path / "*.tar"))
-    write_pictures(tmp_path, FLICKR)
+    write_images(tmp_path, FLICKR)
     with pytest.raises(FileNotFoundError, match=r"no folder.*images="):
         load_image_text_dataset(tmp_path, images=tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="no captions file"):
@@ -525,5 +525,5 @@ def test_scripts_of_the_hub_are_answered_without_the_hub():
 
 
 def test_an_unreachable_hub_is_one_sentence():
-    with pytest.raises(DataError, match="Hub cannot be reached, so 'someone/pictures' cannot be loaded"):
-        load_image_text_dataset("someone/pictures")
+    with pytest.raises(DataError, match="Hub cannot be reached, so 'someone/images' cannot be loaded"):
+        load_image_text_dataset("someone/images")

@@ -36,10 +36,10 @@ def coco(root):
 
 
 def own_folder(root):
-    miniatures.write_pictures(root / "my_pictures", NAMES)
-    lines = [f"{name},picture {name}" for name in NAMES]
-    (root / "my_pictures" / "metadata.csv").write_text("\n".join(["file_name,text", *lines]))
-    return {"source": root / "my_pictures"}
+    miniatures.write_images(root / "my_images", NAMES)
+    lines = [f"{name},image {name}" for name in NAMES]
+    (root / "my_images" / "metadata.csv").write_text("\n".join(["file_name,text", *lines]))
+    return {"source": root / "my_images"}
 
 
 def hub(root):

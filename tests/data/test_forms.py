@@ -1,8 +1,8 @@
 """Promises pinned here: for every form that image-caption data come in, with its known quirks,
 
-- the right pictures (known by their colour) stand beside the right captions, letter by letter, "NA" included;
+- the right images (known by their colour) stand beside the right captions, letter by letter, "NA" included;
 - the splits are the data's own where there are any, val and dev read as validation, restval as train;
-- no picture is in two splits, and what went in equals what came out plus what the report names;
+- no image is in two splits, and what went in equals what came out plus what the report names;
 - a stream gives the same rows as the listing;
 - other simple columns are kept only where asked for.
 """
@@ -48,8 +48,8 @@ def assert_columns(splits):
         assert dataset[0]["image"].size == (16, 12)
 
 
-def assert_pictures(splits, numbers):
-    """Every row's picture is the one whose number its id stands for."""
+def assert_images(splits, numbers):
+    """Every row's image is the one whose number its id stands for."""
     for dataset in splits.values():
         for image_id, seen in zip(dataset["image_id"], colours(dataset), strict=True):
             expected = decode_image(jpeg(numbers[image_id])).convert("RGB").getpixel((0, 0))
@@ -64,7 +64,7 @@ def test_kaggle_flickr30k_with_its_broken_row(tmp_path):
     splits, report = loaded(root)
     assert_columns(splits)
     assert captions_by_id(splits) == captions
-    assert_pictures(splits, FLICKR_NUMBERS)
+    assert_images(splits, FLICKR_NUMBERS)
     assert captions["2199200615.jpg"][4] == "A dog runs across the grass ."
     assert report.problems.keys() == {"repaired_line"}
     assert report.problems["repaired_line"].names == ["results.csv line 11"]
@@ -101,14 +101,14 @@ def test_kaggle_flickr30k_with_the_karpathy_split(tmp_path):
     splits, report = loaded(root, karpathy_file=tmp_path / "dataset_flickr30k.json")
     assert ids(splits) == {"train": FLICKR[2:4], "validation": [FLICKR[1]], "test": [FLICKR[0]]}
     assert report.split_rule == "as in dataset_flickr30k.json"
-    assert report.problems["unlisted_picture"].names == [FLICKR[4]]  # as 769 of the real ones are
-    assert report.problems["unlisted_picture"].captions == 5
+    assert report.problems["unlisted_image"].names == [FLICKR[4]]  # as 769 of the real ones are
+    assert report.problems["unlisted_image"].captions == 5
 
 
 @pytest.mark.parametrize("quoted", [True, False])
 @pytest.mark.parametrize("header", ["image_name,comment_number,comment", "image,caption", None])
 def test_kaggle_captions_txt(tmp_path, header, quoted):
-    miniatures.write_pictures(tmp_path / "Images", FLICKR)
+    miniatures.write_images(tmp_path / "Images", FLICKR)
     captions = miniatures.captions_of(FLICKR)
     captions[FLICKR[0]][0] = 'He said "hi" , and a 12" ruler , too .'
     numbered = header != "image,caption"
@@ -128,7 +128,7 @@ def test_original_token_file(tmp_path):
     splits, report = loaded(root)
     assert_columns(splits)
     assert captions_by_id(splits) == captions
-    assert_pictures(splits, FLICKR_NUMBERS)
+    assert_images(splits, FLICKR_NUMBERS)
     assert not report.problems
 
 
@@ -143,17 +143,17 @@ def test_karpathy_json(tmp_path):
     splits, report = loaded(root)
     assert_columns(splits)
     assert captions_by_id(splits) == captions
-    assert_pictures(splits, FLICKR_NUMBERS)
+    assert_images(splits, FLICKR_NUMBERS)
     assert ids(splits) == {
         "train": [FLICKR[0], FLICKR[1], FLICKR[4]], "validation": [FLICKR[2]], "test": [FLICKR[3]],
     }  # fmt: skip
     assert report.split_rule == "as the data have them (train, validation, test)"
 
 
-def test_karpathy_json_beside_other_captions_wins_and_with_pictures_elsewhere(tmp_path):
+def test_karpathy_json_beside_other_captions_wins_and_with_images_elsewhere(tmp_path):
     root, captions = miniatures.karpathy(tmp_path / "data")
-    shutil.move(root / "flickr30k-images", tmp_path / "pictures")
-    splits, _ = loaded(root / "dataset_flickr30k.json", images=tmp_path / "pictures")
+    shutil.move(root / "flickr30k-images", tmp_path / "images")
+    splits, _ = loaded(root / "dataset_flickr30k.json", images=tmp_path / "images")
     assert captions_by_id(splits) == captions
     with pytest.raises(DataError, match="images=FOLDER"):
         load_image_text_dataset(root)
@@ -172,9 +172,9 @@ def test_flickr8k_with_its_split_lists(tmp_path):
     splits, report = loaded(root)
     assert ids(splits) == {"train": names[:4], "validation": names[4:5], "test": names[5:7]}
     assert captions_by_id(splits) == {name: captions[name] for name in names[:7]}
-    assert report.problems["missing_picture"].names == ["2258277193_586949ec62.jpg.1"]
-    assert report.problems["missing_picture"].captions == 5
-    assert report.problems["unlisted_picture"].names == [names[7]]
+    assert report.problems["missing_image"].names == ["2258277193_586949ec62.jpg.1"]
+    assert report.problems["missing_image"].captions == 5
+    assert report.problems["unlisted_image"].names == [names[7]]
 
 
 @pytest.mark.parametrize("year", ["2014", "2017"])
@@ -207,7 +207,7 @@ def test_imagefolder_with_metadata_and_the_same_names_in_every_split(tmp_path, s
 
 
 def test_imagefolder_without_splits_and_with_subfolders(tmp_path):
-    miniatures.write_pictures(tmp_path, ["a/1.jpg", "b/1.jpg"])
+    miniatures.write_images(tmp_path, ["a/1.jpg", "b/1.jpg"])
     (tmp_path / "metadata.csv").write_text("file_name,caption\na/1.jpg,first\nb/1.jpg,second\n")
     splits, _ = loaded(tmp_path, split=None)
     assert captions_by_id(splits) == {"a/1.jpg": ["first"], "b/1.jpg": ["second"]}
@@ -229,7 +229,7 @@ TABLES = {
 
 @pytest.mark.parametrize("text", TABLES.values(), ids=TABLES.keys())
 def test_tables(tmp_path, text):
-    miniatures.write_pictures(tmp_path / "sub", ["1.jpg"])
+    miniatures.write_images(tmp_path / "sub", ["1.jpg"])
     (tmp_path / "my data.csv").write_text(text)
     (tmp_path / f"{tmp_path.name}.py").write_text("import datasets")  # a loading script is no obstacle
     options = {"image_column": "image_id"} if "image_id" in text else {}
@@ -246,7 +246,7 @@ RECORDS = [
 
 @pytest.mark.parametrize("form", ["jsonl", "list", "lines under .json"])
 def test_json_records(tmp_path, form):
-    miniatures.write_pictures(tmp_path, ["1.jpg"])
+    miniatures.write_images(tmp_path, ["1.jpg"])
     lines = "\n".join(json.dumps(row) for row in RECORDS)
     name, text = ("c.jsonl", lines) if form == "jsonl" else ("c.json", lines)
     (tmp_path / name).write_text(json.dumps(RECORDS) if form == "list" else text)
@@ -255,7 +255,7 @@ def test_json_records(tmp_path, form):
 
 
 def test_a_file_for_each_split(tmp_path):
-    miniatures.write_pictures(tmp_path / "images", ["1.jpg", "2.jpg", "3.jpg"])
+    miniatures.write_images(tmp_path / "images", ["1.jpg", "2.jpg", "3.jpg"])
     for number, name in enumerate(["train.csv", "dev.csv", "test.csv"], 1):
         (tmp_path / name).write_text(f"image,caption\n{number}.jpg,text {number}\n")
     splits, _ = loaded(tmp_path)
@@ -263,7 +263,7 @@ def test_a_file_for_each_split(tmp_path):
 
 
 def test_a_split_column(tmp_path):
-    miniatures.write_pictures(tmp_path, FLICKR)
+    miniatures.write_images(tmp_path, FLICKR)
     rows = zip(FLICKR, ["train", "restval", "dev", "test", "extra"], strict=True)
     lines = [f"{name},a caption,{split}" for name, split in rows]
     (tmp_path / "data.csv").write_text("\n".join(["image,caption,split", *lines]))
@@ -291,12 +291,10 @@ def test_hub_parquet_that_numbers_each_split_from_zero(tmp_path):
     for number, path in enumerate(sorted((root / "data").iterdir())):
         rows = datasets.Dataset.from_parquet(str(path)).remove_columns(["img_id", "filename"])
         rows = rows.add_column("image_id", list(range(len(rows)))).remove_columns("split")
-        pictures = [
+        images = [
             {"bytes": jpeg(50 * number + n, (16, 12 + n)), "path": "image.jpg"} for n in range(len(rows))
         ]
-        rows = (
-            rows.remove_columns("image").add_column("image", pictures).cast_column("image", datasets.Image())
-        )
+        rows = rows.remove_columns("image").add_column("image", images).cast_column("image", datasets.Image())
         rows.to_parquet(path)
     splits, report = loaded(root)
     everything = [image_id for names in ids(splits).values() for image_id in names]
@@ -304,7 +302,7 @@ def test_hub_parquet_that_numbers_each_split_from_zero(tmp_path):
     assert not report.problems
 
 
-def test_hub_parquet_with_a_picture_in_two_splits_is_told(tmp_path):
+def test_hub_parquet_with_a_image_in_two_splits_is_told(tmp_path):
     root, _ = miniatures.saved_to_disk(tmp_path / "saved")
     _, report = loaded(root)
     assert report.problems["split_conflict"].names == ["0 (test)"]
@@ -331,17 +329,17 @@ def test_hub_data_all_in_one_split_called_test(tmp_path):
 
 
 @pytest.mark.parametrize("with_names", [True, False])
-def test_hub_rows_of_one_caption_are_gathered_by_picture(tmp_path, with_names):
+def test_hub_rows_of_one_caption_are_gathered_by_image(tmp_path, with_names):
     root, captions = miniatures.hub_long(tmp_path, with_names=with_names)
     splits, _ = loaded(root)
     found = captions_by_id(splits)
     assert sorted(map(str, found.values())) == sorted(map(str, captions.values()))
     assert not with_names or found == captions
-    assert not with_names or assert_pictures(splits, FLICKR_NUMBERS) is None
+    assert not with_names or assert_images(splits, FLICKR_NUMBERS) is None
 
 
-def test_parquet_with_names_of_pictures(tmp_path):
-    miniatures.write_pictures(tmp_path / "images", FLICKR)
+def test_parquet_with_names_of_images(tmp_path):
+    miniatures.write_images(tmp_path / "images", FLICKR)
     captions = miniatures.captions_of(FLICKR)
     rows = {"file_name": [f"images/{name}" for name in captions], "captions": list(captions.values())}
     datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "train.parquet")
@@ -352,7 +350,7 @@ def test_parquet_with_names_of_pictures(tmp_path):
 
 
 def test_parquet_with_names_and_a_file_for_each_split(tmp_path):
-    miniatures.write_pictures(tmp_path / "images", ["1.jpg", "2.jpg", "3.jpg"])
+    miniatures.write_images(tmp_path / "images", ["1.jpg", "2.jpg", "3.jpg"])
     for split, name in (("train", "1.jpg"), ("val", "2.jpg"), ("test", "3.jpg")):
         rows = {"file_name": [name], "caption": [f"in {split}"], "image_id": [0]}
         datasets.Dataset.from_dict(rows).to_parquet(tmp_path / f"{split}.parquet")
@@ -389,7 +387,7 @@ def test_webdataset_shards(tmp_path, text):
     splits, _ = loaded(root)
     assert_columns(splits)
     assert captions_by_id(splits) == captions
-    assert_pictures(splits, {name.removesuffix(".jpg"): n for name, n in FLICKR_NUMBERS.items()})
+    assert_images(splits, {name.removesuffix(".jpg"): n for name, n in FLICKR_NUMBERS.items()})
     for pattern in ("shard-*.tar", "shard-{000..001}.tar"):
         assert ids(loaded(str(root / pattern))[0]) == ids(splits)
 
@@ -415,7 +413,7 @@ def test_a_stream_gives_the_rows_of_the_listing(tmp_path, form):
             streamed[row["image_id"]] += row["captions"]
     assert streamed == captions_by_id(listed)
     splits_of = {name: {row["image_id"] for row in stream} for name, stream in streams.items()}
-    assert sum(map(len, splits_of.values())) == len(streamed)  # no picture in two splits
+    assert sum(map(len, splits_of.values())) == len(streamed)  # no image in two splits
 
 
 def test_one_split_or_all(tmp_path):
@@ -440,10 +438,10 @@ def test_columns_by_name(tmp_path):
     options = {"image_column": "b", "caption_column": ["y", "x"], "image_id_column": "k"}
     splits, _ = loaded(source, **options)
     assert captions_by_id(splits) == {"p": ["3", "1"], "q": ["4", "2"]}
-    assert_pictures(splits, {"p": 2, "q": 3})
+    assert_images(splits, {"p": 2, "q": 3})
     with pytest.raises(DataError, match="No column looks like the captions; the columns are a, b, x, y, k"):
         load_image_text_dataset(source)
-    with pytest.raises(DataError, match="holds neither pictures nor names: List"):
+    with pytest.raises(DataError, match="holds neither images nor names: List"):
         lists = source.add_column("images", [[jpeg(0)], [jpeg(1)]])
         load_image_text_dataset(lists, image_column="images", caption_column="x")
     with pytest.raises(DataError, match="There is no column 'z'"):
@@ -451,9 +449,9 @@ def test_columns_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_ids_by_hand_may_join_pictures_that_belong_together(tmp_path, form):
+def test_ids_by_hand_may_join_images_that_belong_together(tmp_path, form):
     """Frames of one film: never negatives of each other, and in one split."""
-    miniatures.write_pictures(tmp_path, [f"{n}.jpg" for n in range(8)])
+    miniatures.write_images(tmp_path, [f"{n}.jpg" for n in range(8)])
     if form == "csv":
         lines = [f"{n}.jpg,frame {n},film {n // 4}" for n in range(8)]
         (tmp_path / "c.csv").write_text("\n".join(["image,caption,film", *lines]))

@@ -20,7 +20,7 @@ from huggingface_hub import HfApi
 
 rows = datasets.Dataset.from_dict(hub_rows(FLICKR, "x"), features=PARQUET_FEATURES).remove_columns("split")
 parts = {{"train": rows.select(range(3)), "val": rows.select([3]), "test": rows.select([4])}}
-datasets.DatasetDict(parts).push_to_hub("alice/pictures")
+datasets.DatasetDict(parts).push_to_hub("alice/images")
 api = HfApi()
 api.create_repo("alice/flickr-script", repo_type="dataset")
 for name in ("flickr-script.py", "README.md"):
@@ -32,10 +32,10 @@ LOAD = """
 from hf_customclip.data import DataError, DataReport, load_image_text_dataset
 
 report = DataReport()
-splits = load_image_text_dataset("alice/pictures", report=report)
+splits = load_image_text_dataset("alice/images", report=report)
 print({name: list(rows["image_id"]) for name, rows in splits.items()}, report.form)
 print(splits["test"][0]["captions"][0], splits["test"][0]["image"].size)
-stream = load_image_text_dataset("alice/pictures", "validation", streaming=True)
+stream = load_image_text_dataset("alice/images", "validation", streaming=True)
 print([(row["image_id"], row["image"].size) for row in stream])
 for source in ("alice/flickr-script", "alice/nothing"):
     try:
@@ -72,6 +72,6 @@ def test_a_hub_that_does_not_answer(tmp_path):
     # The libraries still back off and try again, 500 times faster.
     code = "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(seconds / 500)\n"
     code += LOAD.split("report =")[0] + (
-        "try:\n    load_image_text_dataset('alice/pictures')\nexcept DataError as error:\n    print(error)"
+        "try:\n    load_image_text_dataset('alice/images')\nexcept DataError as error:\n    print(error)"
     )
     assert "Hub cannot be reached" in run(code, "http://127.0.0.1:9", tmp_path)

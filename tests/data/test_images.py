@@ -1,8 +1,8 @@
 """Promises pinned here:
 
-- every odd kind of picture comes out of `decode_image` + `to_rgb` as a person sees it (worked by hand);
-- every picture that cannot be read raises `UnreadableImageError` naming it and saying why;
-- a plain RGB picture is passed through untouched (same object, so nothing is spent on it).
+- every odd kind of image comes out of `decode_image` + `to_rgb` as a person sees it (worked by hand);
+- every image that cannot be read raises `UnreadableImageError` naming it and saying why;
+- a plain RGB image is passed through untouched (same object, so nothing is spent on it).
 """
 
 import pickle
@@ -69,7 +69,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped():
         ([-5.0, 500.0, 1000.0], [0, 128, 255]),
     ],
 )
-def test_float_pictures_are_scaled_by_what_they_hold(levels, expected):
+def test_float_images_are_scaled_by_what_they_hold(levels, expected):
     data = encoded(PIL.Image.fromarray(np.array([levels], dtype=np.float32)), "TIFF")
     assert np.asarray(rgb_of(data))[0, :, 1].tolist() == expected
 
@@ -151,8 +151,8 @@ def png_header(width, height):
         (b"GIF89a", "."),
     ],
 )
-def test_unreadable_pictures_are_named_with_the_reason(data, reason, tmp_path):
-    path = tmp_path / "bad picture.jpg"
+def test_unreadable_images_are_named_with_the_reason(data, reason, tmp_path):
+    path = tmp_path / "bad image.jpg"
     path.write_bytes(data)
     for value in (str(path), {"bytes": data, "path": str(path)}):
         with pytest.raises(UnreadableImageError, match=reason) as caught:
@@ -171,13 +171,13 @@ def test_missing_file_folder_and_nothing_at_all(tmp_path):
         decode_image({"bytes": None, "path": None})
 
 
-def test_a_picture_without_pixels():
+def test_a_image_without_pixels():
     with pytest.raises(UnreadableImageError, match="no pixels"):
         decode_image(PIL.Image.new("RGB", (0, 5)))
 
 
 def test_names():
     assert image_name({"path": "a/b.jpg", "bytes": b""}) == "a/b.jpg"
-    assert image_name(b"") == "(picture without a name)"
+    assert image_name(b"") == "(image without a name)"
     with pytest.raises(UnreadableImageError, match="row 7"):
         decode_image(b"junk", name="row 7")

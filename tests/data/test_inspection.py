@@ -2,7 +2,7 @@
 
 - `inspect_source` counts images, captions, captions per image, lengths and what would be cut, by hand-worked
   numbers, and prints them;
-- `plot_grid` draws any captions and pictures there are, unreadable ones too, and writes its file whole;
+- `plot_grid` draws any captions and images there are, unreadable ones too, and writes its file whole;
 - `hf_customclip.data` costs nothing to import until a name of it is used.
 """
 
@@ -12,7 +12,7 @@ import sys
 import datasets
 import PIL.Image
 import pytest
-from miniatures import FLICKR, captions_of, jpeg, kaggle_flickr30k, write_pictures
+from miniatures import FLICKR, captions_of, jpeg, kaggle_flickr30k, write_images
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -32,10 +32,10 @@ def tokenizer():
 
 @pytest.fixture
 def source(tmp_path):
-    """Ten pictures; picture n has n % 3 + 1 captions, of n + 1 words each."""
-    names = write_pictures(tmp_path, [f"{n}.jpg" for n in range(10)])
+    """Ten images; image n has n % 3 + 1 captions, of n + 1 words each."""
+    names = write_images(tmp_path, [f"{n}.jpg" for n in range(10)])
     rows = [f"{n}.jpg,{' '.join(['word'] * (n + 1))}" for n in range(10) for _ in range(n % 3 + 1)]
-    (names / "captions.txt").write_text("\n".join(["image,caption", *rows, "10.jpg,no picture"]))
+    (names / "captions.txt").write_text("\n".join(["image,caption", *rows, "10.jpg,no image"]))
     return tmp_path
 
 
@@ -78,8 +78,8 @@ def test_an_empty_report_prints():
 def test_plot_grid(tmp_path, name):
     captions = list(captions_of(FLICKR).values())
     captions[0] = ["costs $5 and $6, not \\alpha_2", "x" * 500]
-    pictures = [{"bytes": jpeg(n), "path": None} for n in range(4)] + [{"bytes": b"junk", "path": "bad.jpg"}]
-    rows = {"image": pictures, "captions": captions, "image_id": FLICKR}
+    images = [{"bytes": jpeg(n), "path": None} for n in range(4)] + [{"bytes": b"junk", "path": "bad.jpg"}]
+    rows = {"image": images, "captions": captions, "image_id": FLICKR}
     dataset = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
     file = plot_grid(dataset, tmp_path / name, rows=2, columns=3)
     assert file == tmp_path / name and file.stat().st_size > 1000

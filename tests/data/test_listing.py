@@ -1,6 +1,6 @@
-"""Promises pinned here: listing opens no picture, and its memory grows with the text alone.
+"""Promises pinned here: listing opens no image, and its memory grows with the text alone.
 
-20,000 files that are no pictures at all list fine with `verify` off; the memory it takes is a few hundred
+20,000 files that are no images at all list fine with `verify` off; the memory it takes is a few hundred
 bytes a row, and nothing of the files' own size.
 """
 
@@ -16,7 +16,7 @@ ROWS = 20_000
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """20,000 links to one file of a megabyte that is no picture, and two captions for each."""
+    """20,000 links to one file of a megabyte that is no image, and two captions for each."""
     root = tmp_path_factory.mktemp("big")
     original = root / "0.jpg"
     original.write_bytes(b"x" * 2**20)
@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
         os.link(original, root / f"{number}.jpg")
     with (root / "captions.txt").open("w") as file:
         file.write("image,caption\n")
-        file.writelines(f"{n}.jpg,Caption {k} of picture {n}\n" for n in range(ROWS) for k in range(2))
+        file.writelines(f"{n}.jpg,Caption {k} of image {n}\n" for n in range(ROWS) for k in range(2))
     return root
 
 
@@ -56,7 +56,7 @@ def test_memory_is_bounded(folder):
     assert splits["train"].data.nbytes < 300 * ROWS
 
 
-def test_an_unreadable_picture_is_named_when_it_is_used(folder):
+def test_an_unreadable_image_is_named_when_it_is_used(folder):
     from hf_customclip.data.pairs import PairDataset
 
     pairs = PairDataset(load_image_text_dataset(folder, "train"))

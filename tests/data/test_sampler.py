@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_customclip.data.sampler import TwinFreeBatchSampler
+from hf_customclip.data.sampler import NoDuplicatesBatchSampler
 
 IMAGES = st.lists(st.integers(0, 6), min_size=1, max_size=60).filter(any)
 
@@ -22,19 +22,19 @@ def numbered(counts):
 
 @given(IMAGES, st.integers(1, 20), st.integers(1, 3), st.sampled_from([None, 1, 2]), st.integers(0, 3))
 @settings(max_examples=200, deadline=None)
-def test_batches_are_twin_free_even_and_whole(counts, batch_size, processes, captions_per_image, epoch):
+def test_batches_are_duplicate_free_even_and_whole(counts, batch_size, processes, captions_per_image, epoch):
     images = numbered(counts)
     image_of = {caption: i for i, captions in enumerate(images) for caption in captions}
     chosen = [caption for captions in images for caption in captions[:captions_per_image]]
     if len(chosen) < processes:
         with pytest.raises(ValueError, match="too few"):
-            TwinFreeBatchSampler(
+            NoDuplicatesBatchSampler(
                 images, batch_size, captions_per_image=captions_per_image, num_processes=processes
             )
         return
     shares = []
     for rank in range(processes):
-        sampler = TwinFreeBatchSampler(
+        sampler = NoDuplicatesBatchSampler(
             images,
             batch_size,
             captions_per_image=captions_per_image,
@@ -57,7 +57,7 @@ def test_batches_are_twin_free_even_and_whole(counts, batch_size, processes, cap
 
 def test_order_depends_on_seed_and_epoch_only():
     def order(seed, epoch):
-        sampler = TwinFreeBatchSampler(numbered([2] * 30), 8, seed=seed)
+        sampler = NoDuplicatesBatchSampler(numbered([2] * 30), 8, seed=seed)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -68,7 +68,7 @@ def test_order_depends_on_seed_and_epoch_only():
 
 def test_two_captions_of_an_image_meet_different_images():
     """Dealing in a fixed pattern would put the same images side by side twice an epoch."""
-    sampler = TwinFreeBatchSampler(numbered([2] * 256), 64)
+    sampler = NoDuplicatesBatchSampler(numbered([2] * 256), 64)
     partners = [set() for _ in range(256)]
     repeated = 0
     for batch in sampler:
@@ -85,7 +85,7 @@ def test_first_captions_are_always_the_same_and_random_ones_are_not():
     images = numbered([5] * 40)
 
     def shown(sampling, epoch):
-        sampler = TwinFreeBatchSampler(images, 16, captions_per_image=2, caption_sampling=sampling)
+        sampler = NoDuplicatesBatchSampler(images, 16, captions_per_image=2, caption_sampling=sampling)
         sampler.set_epoch(epoch)
         return sorted(chain(*sampler))
 
@@ -97,7 +97,7 @@ def test_first_captions_are_always_the_same_and_random_ones_are_not():
 
 def test_drop_last_gives_whole_batches_on_every_process():
     for rank in range(2):
-        sampler = TwinFreeBatchSampler(
+        sampler = NoDuplicatesBatchSampler(
             numbered([2] * 50), 16, drop_last=True, process_index=rank, num_processes=2
         )
         assert [len(batch) for batch in sampler] == [16, 16, 16]
@@ -106,6 +106,6 @@ def test_drop_last_gives_whole_batches_on_every_process():
 
 def test_numbers_below_one_are_refused():
     with pytest.raises(ValueError, match="at least 1"):
-        TwinFreeBatchSampler([[0]], 0)
+        NoDuplicatesBatchSampler([[0]], 0)
     with pytest.raises(ValueError, match="at least 1"):
-        TwinFreeBatchSampler([[0]], 1, captions_per_image=0)
+        NoDuplicatesBatchSampler([[0]], 1, captions_per_image=0)

@@ -3,7 +3,7 @@
 - every way of writing a split's name comes to train, validation or test, restval to train;
 - a drawn split is by image, the same for the same seed whatever the order of rows, of the exact shares asked
   for, and adding images moves few of the old ones;
-- captions of one picture are never in two drawn splits, in whatever form and order they come;
+- captions of one image are never in two drawn splits, in whatever form and order they come;
 - fractions draw what the data lack and refuse to replace what they have.
 """
 
@@ -119,8 +119,8 @@ def test_impossible_fractions(fractions):
     st.lists(st.tuples(st.integers(0, 8), st.text(min_size=1, max_size=5)), min_size=4, max_size=30),
     st.data(),
 )
-def test_captions_of_a_picture_stay_together(rows, data):
-    """One caption a row, in any order, with or without an id to tell the pictures by."""
+def test_captions_of_a_image_stay_together(rows, data):
+    """One caption a row, in any order, with or without an id to tell the images by."""
     with_ids = data.draw(st.booleans())
     columns = {"image": [{"bytes": jpeg(n), "path": None} for n, _ in rows], "caption": [t for _, t in rows]}
     if with_ids:
@@ -141,12 +141,12 @@ def test_captions_of_a_picture_stay_together(rows, data):
         assert not any(text.strip() for _, text in rows)
         return
     assert report.balanced and report.captions_in == len(rows)
-    pictures = {}
+    images = {}
     for name, rows_of_split in splits.items():
         for row in rows_of_split.cast_column("image", datasets.Image(decode=False)):
-            assert pictures.setdefault(row["image"]["bytes"], name) == name
+            assert images.setdefault(row["image"]["bytes"], name) == name
     expected = {number for number, text in rows if text.strip()}
-    assert len(pictures) == sum(map(len, splits.values())) == len(expected)
+    assert len(images) == sum(map(len, splits.values())) == len(expected)
 
 
 def rows_of(names):
@@ -187,9 +187,9 @@ def test_seeds_differ_and_default_is_stated(tmp_path):
     assert first == load_image_text_dataset(source, "test", seed=1)["image_id"][:]
 
 
-def test_a_list_of_other_pictures_is_refused(tmp_path):
+def test_a_list_of_other_images_is_refused(tmp_path):
     root, _ = karpathy(tmp_path)
-    with pytest.raises(DataError, match="No picture of Dataset is in the split list"):
+    with pytest.raises(DataError, match="No image of Dataset is in the split list"):
         load_image_text_dataset(rows_of("ab"), karpathy_file=root / "dataset_flickr30k.json")
     with pytest.raises(DataError, match="leave the fractions out"):
         load_image_text_dataset(root, karpathy_file=root / "dataset_flickr30k.json", test_fraction=0.1)

@@ -45,21 +45,21 @@ def trained():
 
 @pytest.fixture(scope="session")
 def shown(tmp_path_factory):
-    """Paths of `model`, `index`, `policy` and `pictures`."""
+    """Paths of `model`, `index`, `policy` and `images`."""
     folder: Path = tmp_path_factory.mktemp("demo")
     model, processor = trained()
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
-    (folder / "pictures" / "all").mkdir(parents=True)
+    (folder / "images" / "all").mkdir(parents=True)
     for row in tiny_dataset(32):
-        row["image"].save(folder / "pictures" / "all" / f"{row['captions'][0].replace(' ', '-')}.png")
-    ImageIndex.build(model, processor, folder / "pictures", directory=folder / "index")
+        row["image"].save(folder / "images" / "all" / f"{row['captions'][0].replace(' ', '-')}.png")
+    ImageIndex.build(model, processor, folder / "images", directory=folder / "index")
     (folder / "rules" / "examples").mkdir(parents=True)
     tiny_dataset(4)[3]["image"].save(folder / "rules" / "examples" / "cross.png")
     (folder / "rules" / "shapes.yaml").write_text(POLICY)
     return SimpleNamespace(
         model=folder / "model",
         index=folder / "index",
-        pictures=folder / "pictures",
+        images=folder / "images",
         policy=folder / "rules" / "shapes.yaml",
     )

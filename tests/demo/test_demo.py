@@ -1,4 +1,4 @@
-"""Pins: the page works in a real browser (a query typed, the right picture seen first; a picture classified and
+"""Pins: the page works in a real browser (a query typed, the right image seen first; an image classified and
 moderated; mistakes said in a sentence), listens on 127.0.0.1 alone, and fetches nothing from elsewhere; the Space
 that is written runs by itself, elsewhere, without what it was made of."""
 
@@ -103,7 +103,7 @@ def write(box, text):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("query", ["a large green triangle on white", "a large blue square on white"])
-def test_a_typed_query_shows_the_right_picture_first(see, shown, query):
+def test_a_typed_query_shows_the_right_image_first(see, shown, query):
     write(see("#search-words textarea, #search-words input")[0], query)
     see("#search-go")[0].click()
     name = query.replace(" ", "-")
@@ -115,17 +115,17 @@ def test_a_typed_query_shows_the_right_picture_first(see, shown, query):
     source = first.find_element(By.CSS_SELECTOR, "img").get_attribute("src")
     with urllib.request.urlopen(source) as answer:
         seen = np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB"), dtype=float)
-    drawn = np.asarray(Image.open(shown.pictures / "all" / f"{name}.png").convert("RGB"), dtype=float)
+    drawn = np.asarray(Image.open(shown.images / "all" / f"{name}.png").convert("RGB"), dtype=float)
     assert seen.shape == drawn.shape and np.abs(seen - drawn).mean() < 6, (
-        "the picture itself, not only its name"
+        "the image itself, not only its name"
     )
 
 
 @pytest.mark.slow
-def test_a_search_by_picture_finds_that_picture(see, shown):
+def test_a_search_by_image_finds_that_image(see, shown):
     name = "a-large-red-circle-on-white"
-    see("#search-picture input[type=file]")[0].send_keys(str(shown.pictures / "all" / f"{name}.png"))
-    see("#search-picture img")
+    see("#search-image input[type=file]")[0].send_keys(str(shown.images / "all" / f"{name}.png"))
+    see("#search-image img")
     see("#search-go")[0].click()
     assert f"1.000  {name}".replace("  ", " ") in see("#search-found .caption-label", name)[0].text.replace(
         "  ", " "
@@ -133,12 +133,12 @@ def test_a_search_by_picture_finds_that_picture(see, shown):
 
 
 @pytest.mark.slow
-def test_a_picture_is_classified_among_ones_own_labels(see, shown):
+def test_a_image_is_classified_among_ones_own_labels(see, shown):
     open_tab(see, "Classify")
-    see("#classify-picture input[type=file]")[0].send_keys(
-        str(shown.pictures / "all" / "a-large-pink-cross-on-white.png")
+    see("#classify-image input[type=file]")[0].send_keys(
+        str(shown.images / "all" / "a-large-pink-cross-on-white.png")
     )
-    see("#classify-picture img")
+    see("#classify-image img")
     labels = "large blue circle on white, large pink cross on white, large red square on white"
     write(see("#classify-labels textarea, #classify-labels input")[0], labels)
     see("#classify-go")[0].click()
@@ -147,11 +147,11 @@ def test_a_picture_is_classified_among_ones_own_labels(see, shown):
 
 
 @pytest.mark.slow
-def test_a_picture_and_a_text_are_moderated(see, shown, browser, page):
+def test_a_image_and_a_text_are_moderated(see, shown, browser, page):
     open_tab(see, "Moderate")
-    picture = shown.policy.parent / "examples" / "cross.png"
-    see("#moderate-picture input[type=file]")[0].send_keys(str(picture))
-    see("#moderate-picture img")
+    image = shown.policy.parent / "examples" / "cross.png"
+    see("#moderate-image input[type=file]")[0].send_keys(str(image))
+    see("#moderate-image img")
     see("#moderate-go")[0].click()
     assert see("#moderate-action", "block")
     why = see("#moderate-why", "crosses")[0].text
@@ -166,7 +166,7 @@ def test_a_picture_and_a_text_are_moderated(see, shown, browser, page):
 @pytest.mark.slow
 def test_a_mistake_is_said_in_a_sentence(see):
     see("#search-go")[0].click()
-    assert see(".toast-body", "Say what to look for: words, a picture, or both.")
+    assert see(".toast-body", "Say what to look for: words, an image, or both.")
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ def test_the_space_runs_without_what_it_was_made_of(shown, tmp_path):
 
     made = tmp_path / "made"
     made.mkdir()
-    for name, source in {"model": shown.model, "index": shown.index, "pictures": shown.pictures}.items():
+    for name, source in {"model": shown.model, "index": shown.index, "images": shown.images}.items():
         shutil.copytree(source, made / name)
     write_space(tmp_path / "space", str(shown.model), index=shown.index, policy=shown.policy)
     shutil.move(tmp_path / "space", tmp_path / "elsewhere")
@@ -205,8 +205,8 @@ def test_the_space_runs_without_what_it_was_made_of(shown, tmp_path):
         client = Client(f"http://127.0.0.1:{port}", verbose=False)
         found = client.predict("a large green circle on white", None, api_name="/search")
         assert found[0]["caption"].endswith("a-large-green-circle-on-white")
-        with Image.open(found[0]["image"]) as picture:
-            assert picture.convert("RGB").getpixel((20, 16))[1] > 100, "shown from the Space's own copy"
+        with Image.open(found[0]["image"]) as image:
+            assert image.convert("RGB").getpixel((20, 16))[1] > 100, "shown from the Space's own copy"
         cross = handle_file(str(space / "policy" / "examples" / "cross.png"))
         assert client.predict(cross, "", api_name="/moderate")[0] == "## block"
 

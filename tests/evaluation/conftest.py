@@ -1,4 +1,4 @@
-"""Tiny models left in train mode on purpose (dropout must not reach an evaluation), and pictures."""
+"""Tiny models left in train mode on purpose (dropout must not reach an evaluation), and images."""
 
 import numpy as np
 import pytest
@@ -23,12 +23,12 @@ def sigmoid_model():
 
 @pytest.fixture(scope="session")
 def images():
-    """24 pictures of different noise on different colours and of different sizes, one of them grey."""
+    """24 images of different noise on different colours and of different sizes, one of them grey."""
     rng = np.random.default_rng(0)
-    pictures = []
+    made = []
     for i in range(24):
         base = rng.integers(0, 200, 3)
         noise = rng.integers(0, 55, (30 + i, 40, 3))
-        pictures.append(Image.fromarray((base + noise).astype("uint8")))
-    pictures[5] = pictures[5].convert("L")
-    return pictures
+        made.append(Image.fromarray((base + noise).astype("uint8")))
+    made[5] = made[5].convert("L")
+    return made

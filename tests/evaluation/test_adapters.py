@@ -12,8 +12,8 @@ from tiny import tiny_dataset, tiny_processor, tiny_tokenizer
 
 from hf_customclip import CustomClipProcessor
 from hf_customclip.evaluation import adapters
-from hf_customclip.evaluation.embedding import embed_dataset, embed_images, embed_texts
-from hf_customclip.evaluation.zero_shot import ZeroShotClassifier
+from hf_customclip.inference.encode import embed_dataset, embed_images, embed_texts
+from hf_customclip.inference.zero_shot import ZeroShotClassifier
 
 TEXTS = ["a large red square on white", "small blue circle", "this is a photo"]
 
@@ -25,15 +25,15 @@ def loaded(saved_model):
 
 def test_encodes_as_the_model_does(loaded, model, processor):
     adapted, transform, tokenizer = loaded
-    pictures = tiny_dataset(4)["image"][:]
+    originals = tiny_dataset(4)["image"][:]
     with torch.no_grad():
-        images = adapted.encode_image(torch.stack([transform(picture) for picture in pictures]))
+        images = adapted.encode_image(torch.stack([transform(image) for image in originals]))
         texts = adapted.encode_text(tokenizer(TEXTS))
         normal_images, normal_texts, scale = adapted(
-            torch.stack([transform(picture) for picture in pictures]), tokenizer(TEXTS)
+            torch.stack([transform(image) for image in originals]), tokenizer(TEXTS)
         )
     assert not torch.allclose(images.norm(dim=1), torch.ones(4)), "open_clip's features are not normalised"
-    torch.testing.assert_close(F.normalize(images, dim=-1), embed_images(model, processor, pictures))
+    torch.testing.assert_close(F.normalize(images, dim=-1), embed_images(model, processor, originals))
     # Here padded to 32 tokens without a mask, there to the longest text with one.
     torch.testing.assert_close(F.normalize(texts, dim=-1), embed_texts(model, processor, TEXTS))
     torch.testing.assert_close(normal_images, F.normalize(images, dim=-1))
@@ -57,7 +57,7 @@ def test_a_tokenizer_that_pads_with_its_end_token_is_refused():
 
 @pytest.fixture(scope="module")
 def flickr(tmp_path_factory):
-    """24 pictures with two captions each in the form in which CLIP_benchmark reads Flickr30k."""
+    """24 images with two captions each in the form in which CLIP_benchmark reads Flickr30k."""
     root = tmp_path_factory.mktemp("flickr")
     lines = ["image,caption"]
     for row in tiny_dataset(24, captions=2):
@@ -69,9 +69,9 @@ def flickr(tmp_path_factory):
 
 def ours(model, processor, flickr):
     rows = tiny_dataset(24, captions=2).remove_columns("image")
-    pictures = [str(flickr / f"{i:02}.jpg") for i in range(24)]
+    images = [str(flickr / f"{i:02}.jpg") for i in range(24)]
     return embed_dataset(
-        model, processor, rows.add_column("image", pictures).cast_column("image", Image())
+        model, processor, rows.add_column("image", images).cast_column("image", Image())
     ).metrics()
 
 

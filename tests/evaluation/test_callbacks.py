@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-from hf_customclip.evaluation.callbacks import ChanceLossCallback, OverfittingCallback
+from hf_customclip.training.callbacks import ChanceLossCallback, OverfittingCallback
 
 BATCH = 8
 

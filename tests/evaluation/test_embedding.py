@@ -10,7 +10,7 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 
 from hf_customclip.data import load_image_text_dataset
-from hf_customclip.evaluation.embedding import embed_dataset, embed_images, embed_texts
+from hf_customclip.inference.encode import embed_dataset, embed_images, embed_texts
 
 SAMPLE = str(Path(__file__).parents[2] / "examples" / "sample")
 CAPTIONS = ["a red cat", "the green dog in a house", "blue bird", "small tree", "a photo of a big house"]
@@ -22,11 +22,11 @@ def dataset(images):
     rng = np.random.default_rng(1)
     captions = [list(rng.permutation(CAPTIONS)[: 1 + i % 3]) for i in range(24)]
     ids = [f"{i:02}.jpg" for i in range(22)] + ["03.jpg", "00.jpg"]
-    pictures = [image.convert("RGB") for image in images[:22]] + [images[3], images[0]]
+    mixed = [image.convert("RGB") for image in images[:22]] + [images[3], images[0]]
     features = Features(
         {"image": ImageFeature(), "captions": List(Value("string")), "image_id": Value("string")}
     )
-    return Dataset.from_dict({"image": pictures, "captions": captions, "image_id": ids}, features=features)
+    return Dataset.from_dict({"image": mixed, "captions": captions, "image_id": ids}, features=features)
 
 
 def one_by_one(model, processor, dataset):

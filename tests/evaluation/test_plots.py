@@ -1,4 +1,4 @@
-"""Pins: the pictures are written without a display and show what was measured: right hits framed, ranks as in
+"""Pins: the images are written without a display and show what was measured: right hits framed, ranks as in
 the metrics, curves through the recalls; captions are drawn as they are, the caller's settings left alone."""
 
 import numpy as np
@@ -11,12 +11,12 @@ matplotlib = pytest.importorskip("matplotlib")
 
 from matplotlib.colors import to_hex  # noqa: E402
 
-from hf_customclip._drawing import save_figure  # noqa: E402
+from hf_customclip._plotting import save_figure  # noqa: E402
 from hf_customclip.evaluation import figures, plots  # noqa: E402
 from hf_customclip.evaluation.chance import retrieval_chance  # noqa: E402
-from hf_customclip.evaluation.embedding import EmbeddedDataset, embed_dataset  # noqa: E402
+from hf_customclip.inference.encode import EmbeddedDataset, embed_dataset  # noqa: E402
 
-PICTURE = np.zeros((8, 8, 3), dtype="uint8")
+IMAGE = np.zeros((8, 8, 3), dtype="uint8")
 HISTORY = [
     {"loss": 2.0, "step": 1},
     {"loss": 1.0, "step": 2},
@@ -36,34 +36,34 @@ def embedded(model, processor, dataset):
     return embed_dataset(model, processor, dataset)
 
 
-def test_every_picture_is_written(embedded, dataset, tmp_path):
+def test_every_image_is_written(embedded, dataset, tmp_path):
     paths = plots.write_retrieval_plots(tmp_path / "plots", dataset, embedded, log_history=HISTORY)
     names = ["text_to_image", "image_to_text", "similarity", "recall", "training"]
     assert paths == [tmp_path / "plots" / f"{name}.png" for name in names]
     assert sorted(tmp_path.glob("plots/*")) == sorted(paths), "no half-written file may be left"
     for path in paths:
-        with Image.open(path) as picture:
-            assert 300 < picture.width < 1400, "readable in a README"
-            assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+        with Image.open(path) as image:
+            assert 300 < image.width < 1400, "readable in a README"
+            assert len(np.unique(np.asarray(image.convert("L")))) > 10
 
 
-def test_a_history_without_losses_gives_no_training_picture(embedded, dataset, tmp_path):
+def test_a_history_without_losses_gives_no_training_image(embedded, dataset, tmp_path):
     paths = plots.write_retrieval_plots(tmp_path, dataset, embedded, log_history=[{"step": 1}])
     assert "training.png" not in [path.name for path in paths]
 
 
-def test_the_same_seed_draws_the_same_picture(embedded, dataset, tmp_path):
+def test_the_same_seed_draws_the_same_image(embedded, dataset, tmp_path):
     first, second = (plots.plot_retrieval_grid(embedded, dataset, tmp_path / f"{i}.png") for i in range(2))
     assert first.read_bytes() == second.read_bytes()
 
 
 def frames(figure):
-    """The frame colour of each picture in a figure."""
+    """The frame colour of each image in a figure."""
     return [to_hex(axes.spines["left"].get_edgecolor()) for axes in figure.axes if axes.images]
 
 
 def test_right_images_are_framed():
-    hits = [figures.Hit(PICTURE, 0.9, False), figures.Hit(PICTURE, 0.8, True)]
+    hits = [figures.Hit(IMAGE, 0.9, False), figures.Hit(IMAGE, 0.8, True)]
     figure = figures.plot_text_to_image(
         [figures.Query("a cat", hits, 2), figures.Query("a dog", hits[:1], 7)]
     )
@@ -74,7 +74,7 @@ def test_right_images_are_framed():
 
 def test_right_texts_are_ticked():
     hits = [figures.Hit("a cat", 0.9, False), figures.Hit("a dog", 0.8, True)]
-    figure = figures.plot_image_to_text([figures.Query(PICTURE, hits, 2)])
+    figure = figures.plot_image_to_text([figures.Query(IMAGE, hits, 2)])
     (wrong, right) = [text for axes in figure.axes for text in axes.texts]
     assert right.get_text() == "✓ 0.80  a dog"
     assert (to_hex(right.get_color()), to_hex(wrong.get_color())) == (figures.RIGHT, figures.NEUTRAL)
@@ -129,12 +129,12 @@ def test_confusion_matrix_is_coloured_by_row():
 def test_captions_are_drawn_as_they_are(tmp_path):
     """Dollar signs are no formula, not even an unfinished one."""
     text = r"from $5 to $\frac"
-    query = figures.Query(text, [figures.Hit(PICTURE, 0.5, True)], 1)
-    other = figures.Query(PICTURE, [figures.Hit(text, 0.5, True)], 1)
+    query = figures.Query(text, [figures.Hit(IMAGE, 0.5, True)], 1)
+    other = figures.Query(IMAGE, [figures.Hit(text, 0.5, True)], 1)
     drawn = [
         figures.plot_text_to_image([query], title=text),
         figures.plot_image_to_text([other]),
-        figures.plot_similarity(np.eye(2), [PICTURE] * 2, [text] * 2),
+        figures.plot_similarity(np.eye(2), [IMAGE] * 2, [text] * 2),
         figures.plot_confusion_matrix(np.eye(2, dtype=int), [text, "b"]),
     ]
     for i, figure in enumerate(drawn):

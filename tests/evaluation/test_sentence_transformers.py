@@ -8,11 +8,11 @@ import pytest
 from interpreters import run_python
 from tiny import tiny_dataset
 
-from hf_customclip.evaluation.embedding import embed_images, embed_texts
 from hf_customclip.evaluation.sentence_transformers_export import (
     add_sentence_transformers_files,
     save_for_sentence_transformers,
 )
+from hf_customclip.inference.encode import embed_images, embed_texts
 
 sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.0")
 
@@ -26,18 +26,21 @@ def folder(tmp_path_factory, model, processor):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     return tiny_dataset(5)["image"][:]
 
 
-def test_encodes_to_our_embeddings(folder, model, processor, pictures):
+def test_encodes_to_our_embeddings(folder, model, processor, images):
     loaded = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     assert loaded.get_embedding_dimension() == 16
-    texts, images = loaded.encode(TEXTS), loaded.encode(pictures)
+    texts, image_embeds = loaded.encode(TEXTS), loaded.encode(images)
     np.testing.assert_allclose(texts, embed_texts(model, processor, TEXTS).numpy(), atol=1e-5)
-    np.testing.assert_allclose(images, embed_images(model, processor, pictures).numpy(), atol=1e-5)
+    np.testing.assert_allclose(image_embeds, embed_images(model, processor, images).numpy(), atol=1e-5)
     np.testing.assert_allclose(
-        loaded.similarity(texts, images).numpy(), texts @ images.T, atol=1e-5, err_msg="similarity is cosine"
+        loaded.similarity(texts, image_embeds).numpy(),
+        texts @ image_embeds.T,
+        atol=1e-5,
+        err_msg="similarity is cosine",
     )
     np.testing.assert_allclose(loaded.encode_query(TEXTS[0]), texts[0], atol=1e-5)
 

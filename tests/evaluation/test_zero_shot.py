@@ -8,7 +8,7 @@ from datasets import Image as ImageFeature
 from torchvision.datasets import ImageFolder
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel, pipeline
 
-from hf_customclip.evaluation.zero_shot import ZeroShotClassifier, class_names, is_sigmoid_trained
+from hf_customclip.inference.zero_shot import ZeroShotClassifier, class_names, is_sigmoid_trained
 
 LABELS = ["red cat", "green dog", "blue bird", "small house", "big tree", "dog in house"]
 

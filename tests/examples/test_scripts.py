@@ -18,40 +18,38 @@ def script(name):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     for number, image in enumerate(tiny_dataset(4)["image"]):
         image.save(folder / f"{number}.png")
     return sorted(map(str, folder.iterdir()))
 
 
-def test_classify(saved_model, pictures, capsys):
-    best = script("classify").classify(saved_model, pictures, ["red square", "red circle"])
-    assert list(best) == pictures and set(best.values()) <= {"red square", "red circle"}
+def test_classify(saved_model, images, capsys):
+    best = script("classify").classify(saved_model, images, ["red square", "red circle"])
+    assert list(best) == images and set(best.values()) <= {"red square", "red circle"}
     said = capsys.readouterr().out.splitlines()
-    assert [line.startswith(f"{p} {best[p]} 0.") for p, line in zip(pictures, said, strict=True)] == [
-        True
-    ] * 4
+    assert [line.startswith(f"{p} {best[p]} 0.") for p, line in zip(images, said, strict=True)] == [True] * 4
 
 
-def test_moderate(saved_model, pictures, capsys):
+def test_moderate(saved_model, images, capsys):
     policy = EXAMPLES / "policies" / "emoji.yaml"
-    actions = script("moderate").moderate(saved_model, str(policy), pictures, "a mug of beer")
+    actions = script("moderate").moderate(saved_model, str(policy), images, "a mug of beer")
     said = capsys.readouterr().out
     assert set(actions) <= {"flag", "review"}, "the text is a prompt word for word"
     assert said.count('alcohol: the text near "a mug of beer" (1.000 >= 0.294)') == 4
 
 
-def test_export(saved_model, pictures, tmp_path):
+def test_export(saved_model, images, tmp_path):
     pytest.importorskip("onnxruntime", reason="the export extra is not installed")
     pytest.importorskip("onnxscript", reason="the export extra is not installed")
     pytest.importorskip("torch", minversion="2.15")
     import torch
 
-    from hf_customclip.evaluation.embedding import embed_images, embed_texts
+    from hf_customclip.inference.encode import embed_images, embed_texts
 
-    found = script("export").export_and_search(saved_model, tmp_path / "onnx", pictures, "large red circle")
-    cosines = embed_images(tiny_model(), tiny_processor(), pictures) @ embed_texts(
+    found = script("export").export_and_search(saved_model, tmp_path / "onnx", images, "large red circle")
+    cosines = embed_images(tiny_model(), tiny_processor(), images) @ embed_texts(
         tiny_model(), tiny_processor(), ["large red circle"]
     ).squeeze(0)
-    assert found == [pictures[i] for i in torch.argsort(cosines, descending=True).tolist()]
+    assert found == [images[i] for i in torch.argsort(cosines, descending=True).tolist()]

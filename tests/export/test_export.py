@@ -11,8 +11,8 @@ from tiny import tiny_dataset, tiny_model, tiny_processor, tiny_text_tower, tiny
 
 from hf_customclip import CustomClipModel, CustomClipProcessor
 from hf_customclip import export as exporting
-from hf_customclip.evaluation.embedding import embed_images, embed_texts
 from hf_customclip.export import TEXT_FILE, VISION_FILE, ExportError, export_onnx
+from hf_customclip.inference.encode import embed_images, embed_texts
 
 ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
 pytest.importorskip("onnxscript", reason="the export extra is not installed")
@@ -27,11 +27,11 @@ def run(folder, file, inputs):
 
 
 def assert_same(model, processor, folder):
-    pictures = [*tiny_dataset(5)["image"]]
+    images = [*tiny_dataset(5)["image"]]
     for count in (1, 2, 5):
-        pixels = processor(images=pictures[:count], return_tensors="pt")["pixel_values"]
+        pixels = processor(images=images[:count], return_tensors="pt")["pixel_values"]
         found = run(folder, VISION_FILE, {"pixel_values": pixels})
-        expected = embed_images(model, processor, pictures[:count]).numpy()
+        expected = embed_images(model, processor, images[:count]).numpy()
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
     for texts in (TEXTS[:1], TEXTS[1:2], TEXTS, [" ".join(TEXTS * 9)]):
         tokens = processor(text=texts, return_tensors="pt")

@@ -34,7 +34,7 @@ def stored(folder: Path) -> dict[str, bytes]:
 
 
 def train(folder: Path, mode: str) -> dict[str, Any]:
-    """Losses and recalls, and how many pictures and captions went through the towers of this process."""
+    """Losses and recalls, and how many images and captions went through the towers of this process."""
     from tiny import tiny_dataset, tiny_model, tiny_processor
 
     from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments
@@ -83,7 +83,7 @@ def test_two_processes(tmp_path: Path) -> None:
     )
     assert kept[0]["losses"] == pytest.approx(through[0]["losses"], rel=1e-5)
     assert kept[0]["rsum"] == kept[1]["rsum"] == pytest.approx(through[0]["rsum"])
-    # 128 pictures and captions of training, 32 of evaluation, each of them once
+    # 128 images and captions of training, 32 of evaluation, each of them once
     assert [sum(seen) for seen in zip(kept[0]["seen"], kept[1]["seen"], strict=True)] == [160, 160]
     assert sum(kept[0]["seen"]) > 0 and sum(kept[1]["seen"]) > 0
     assert again[0]["seen"] == again[1]["seen"] == [0, 0]

@@ -1,8 +1,8 @@
 """The pass of the towers over a data set.
 
-Pinned: kept features are the towers' own outputs for each row and caption, whatever the batch or worker they
+Pinned: cached features are the towers' own outputs for each row and caption, whatever the batch or worker they
 were computed in; killed at random moments, with and without workers, it ends with the bytes of an undisturbed
-run; two runs at once share one store and end with the same bytes; unreadable pictures stop it by name, or are
+run; two runs at once share one store and end with the same bytes; unreadable images stop it by name, or are
 left out by name and number, rows and captions with them; it leaves the model and the random numbers alone.
 """
 
@@ -24,7 +24,7 @@ import torch
 from datasets import Dataset
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
-from hf_customclip.data.collator import ContrastiveCollator
+from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.data.pairs import PairDataset, RetrievalDataset
 from hf_customclip.features import extraction
 from hf_customclip.features.cache import FeatureCache
@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def repeated(dataset: Dataset) -> Dataset:
-    """Each picture and caption twice, in another order."""
+    """Each image and caption twice, in another order."""
     return dataset.select([*range(len(dataset)), *reversed(range(len(dataset)))])
 
 
@@ -62,9 +62,9 @@ def reference(model: Any, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]
     """Pooled outputs one by one: no batch, no padding."""
     processor = tiny_processor()
     captions = [processor(text=text, return_tensors="pt") for row in dataset["captions"] for text in row]
-    pictures = [processor(images=image, return_tensors="pt") for image in dataset["image"]]
+    inputs = [processor(images=image, return_tensors="pt") for image in dataset["image"]]
     with torch.no_grad():
-        images = [model.pool_image(picture["pixel_values"]) for picture in pictures]
+        images = [model.pool_image(one["pixel_values"]) for one in inputs]
         texts = [model.pool_text(caption["input_ids"], caption["attention_mask"]) for caption in captions]
     return torch.cat(images), torch.cat(texts)
 
@@ -202,11 +202,11 @@ def test_what_another_process_has_claimed_is_waited_for(
     keep(tmp_path, dataset)
     other.join(60)
     assert other.exitcode == 0
-    assert len(computed) < 8  # 4 parts of pictures, 4 of captions: some were the other's
+    assert len(computed) < 8  # 4 parts of images, 4 of captions: some were the other's
 
 
 def broken(dataset: Dataset, *rows: int) -> Dataset:
-    """These rows' pictures are cut short, and have names."""
+    """These rows' images are cut short, and have names."""
     undecoded = [{**row["image"], "path": f"{i}.png"} for i, row in enumerate(raw(dataset))]
     for row in rows:
         undecoded[row]["bytes"] = undecoded[row]["bytes"][:60]
@@ -221,22 +221,22 @@ def raw(dataset: Dataset) -> list[Any]:
     return list(dataset.cast_column("image", Image(decode=False)))
 
 
-def test_unreadable_pictures_stop_it_by_name(tmp_path: Path) -> None:
+def test_unreadable_images_stop_it_by_name(tmp_path: Path) -> None:
     dataset = broken(tiny_dataset(20), 2, 5)
-    with pytest.raises(ValueError, match=r"2 picture\(s\) cannot be read: 2\.png \(.*\); 5\.png.*'skip'"):
+    with pytest.raises(ValueError, match=r"2 image\(s\) cannot be read: 2\.png \(.*\); 5\.png.*'skip'"):
         keep(tmp_path, dataset)
     keep(tmp_path, dataset, unreadable="skip")
     with pytest.raises(ValueError, match=r"2\.png"):  # the features are there, and it still is an error
         keep(tmp_path, dataset)
 
 
-def test_unreadable_pictures_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_images_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = tiny_dataset(20)
     dataset = repeated(broken(whole, 2, 19))
     with caplog.at_level(logging.WARNING, "hf_customclip.features.cache"):
         kept = keep(tmp_path, dataset, unreadable="skip")
     (message,) = caplog.messages
-    assert message.startswith("2 picture(s) cannot be read and are left out, 4 row(s) with them: 2.png")
+    assert message.startswith("2 image(s) cannot be read and are left out, 4 row(s) with them: 2.png")
     assert len(kept["dataset"]) == 36 and len(PairDataset(**kept)) == 72
     images, texts = reference(tiny_model(), whole)
     good = [row for row in [*range(20), *reversed(range(20))] if row not in (2, 19)]
@@ -246,7 +246,7 @@ def test_unreadable_pictures_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
         torch.testing.assert_close(item["text_features"], texts[2 * row : 2 * row + 2], rtol=1e-5, atol=1e-5)
 
 
-def test_kept_rows_are_mapped_anew_in_a_spawned_worker(tmp_path: Path) -> None:
+def test_cached_rows_are_mapped_anew_in_a_spawned_worker(tmp_path: Path) -> None:
     rows = keep(tmp_path, tiny_dataset(200))["image_features"]
     pickled = pickle.dumps(rows)
     assert len(pickled) < rows.features.nbytes / 2

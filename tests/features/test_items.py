@@ -1,9 +1,9 @@
-"""Distinct pictures and captions, and what they are told apart by.
+"""Distinct images and captions, and what they are told apart by.
 
 Pinned: one item for equal bytes or one file, and for equal texts, in the stated order (against plain
 dictionaries); the digest follows the content and nothing else: it survives a copy of the data set, and
-changes with a picture's bytes, a file's size or time, and a caption's letter; digests of a memory-mapped data
-set are read again instead of its pictures, and made anew when its files change or they are damaged.
+changes with an image's bytes, a file's size or time, and a caption's letter; digests of a memory-mapped data
+set are read again instead of its images, and made anew when its files change or they are damaged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image as PILImage
 from tiny import tiny_dataset
 
 from hf_customclip.features import items
-from hf_customclip.features.items import distinct_captions, distinct_pictures
+from hf_customclip.features.items import distinct_captions, distinct_images
 
 FEATURES = Features({"image": Image(), "captions": List(Value("string")), "image_id": Value("int64")})
 
@@ -43,57 +43,57 @@ def embedded(*colours: str) -> Dataset:
     return dataset_of([{"bytes": png(c), "path": f"{i}.png"} for i, c in enumerate(colours)])
 
 
-def test_equal_pictures_are_one(tmp_path: Path) -> None:
-    pictures = distinct_pictures(embedded("red", "blue", "red", "green", "blue"), tmp_path)
-    assert len(pictures) == 3
-    assert pictures.index.tolist() == [0, 1, 0, 2, 1]
-    assert [pictures[n]["bytes"] for n in range(3)] == [png("red"), png("blue"), png("green")]
-    assert pictures.name(2) == "3.png"
+def test_equal_images_are_one(tmp_path: Path) -> None:
+    images = distinct_images(embedded("red", "blue", "red", "green", "blue"), tmp_path)
+    assert len(images) == 3
+    assert images.index.tolist() == [0, 1, 0, 2, 1]
+    assert [images[n]["bytes"] for n in range(3)] == [png("red"), png("blue"), png("green")]
+    assert images.name(2) == "3.png"
 
 
-def test_the_digest_follows_pictures_and_their_order(tmp_path: Path) -> None:
-    one = distinct_pictures(embedded("red", "blue"), tmp_path).digest
-    assert distinct_pictures(embedded("red", "blue"), tmp_path).digest == one
-    assert distinct_pictures(embedded("red", "green"), tmp_path).digest != one
-    assert distinct_pictures(embedded("red"), tmp_path).digest != one
+def test_the_digest_follows_images_and_their_order(tmp_path: Path) -> None:
+    one = distinct_images(embedded("red", "blue"), tmp_path).digest
+    assert distinct_images(embedded("red", "blue"), tmp_path).digest == one
+    assert distinct_images(embedded("red", "green"), tmp_path).digest != one
+    assert distinct_images(embedded("red"), tmp_path).digest != one
     shuffled = embedded("blue", "red").select([1, 0])
-    assert distinct_pictures(shuffled, tmp_path).digest == one
+    assert distinct_images(shuffled, tmp_path).digest == one
 
 
-def test_pictures_in_files(tmp_path: Path) -> None:
+def test_images_in_files(tmp_path: Path) -> None:
     paths = [str(tmp_path / f"{colour}.png") for colour in ("red", "blue")]
     for path, colour in zip(paths, ("red", "blue"), strict=True):
         Path(path).write_bytes(png(colour))
     dataset = dataset_of([paths[0], paths[1], paths[0]])
-    pictures = distinct_pictures(dataset, tmp_path)
-    assert pictures.index.tolist() == [0, 1, 0]
+    images = distinct_images(dataset, tmp_path)
+    assert images.index.tolist() == [0, 1, 0]
     os.utime(paths[1], ns=(0, 1))
-    touched = distinct_pictures(dataset, tmp_path)
-    assert touched.digest != pictures.digest
+    touched = distinct_images(dataset, tmp_path)
+    assert touched.digest != images.digest
     Path(paths[1]).unlink()
-    missing = distinct_pictures(dataset, tmp_path)
-    assert len(missing) == 2 and missing.digest not in (pictures.digest, touched.digest)
+    missing = distinct_images(dataset, tmp_path)
+    assert len(missing) == 2 and missing.digest not in (images.digest, touched.digest)
     assert not (tmp_path / "digests").exists()
 
 
 def test_digests_of_a_mapped_data_set_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_dataset(8).save_to_disk(tmp_path / "data")
-    first = distinct_pictures(load_from_disk(tmp_path / "data"), tmp_path)
+    first = distinct_images(load_from_disk(tmp_path / "data"), tmp_path)
     (kept,) = (tmp_path / "digests").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(items, "_digests", lambda chunk: pytest.fail("the pictures were read again"))
-        again = distinct_pictures(load_from_disk(tmp_path / "data"), tmp_path)
+        patch.setattr(items, "_digests", lambda chunk: pytest.fail("the images were read again"))
+        again = distinct_images(load_from_disk(tmp_path / "data"), tmp_path)
     assert again.digest == first.digest and again.index.tolist() == first.index.tolist()
 
     kept.write_bytes(kept.read_bytes()[:-5])
-    assert distinct_pictures(load_from_disk(tmp_path / "data"), tmp_path).digest == first.digest
+    assert distinct_images(load_from_disk(tmp_path / "data"), tmp_path).digest == first.digest
 
     (arrow,) = (tmp_path / "data").glob("*.arrow")
     content = bytearray(arrow.read_bytes())
-    place = content.index(b"IDAT") + 10  # in the first picture
+    place = content.index(b"IDAT") + 10  # in the first image
     content[place] ^= 1
     arrow.write_bytes(content)
-    assert distinct_pictures(load_from_disk(tmp_path / "data"), tmp_path).digest != first.digest
+    assert distinct_images(load_from_disk(tmp_path / "data"), tmp_path).digest != first.digest
 
 
 def test_equal_captions_are_one_and_sorted() -> None:

@@ -1,7 +1,7 @@
-"""What kept features are keyed by.
+"""What cached features are keyed by.
 
 Pinned: each ingredient changed by itself makes the towers run again (weights, configuration, pooling, image
-processing, tokenizer, text length, precision, pictures, captions, the code itself), the tower it concerns and
+processing, tokenizer, text length, precision, images, captions, the code itself), the tower it concerns and
 not the other; with none changed nothing runs, whatever the tokenizer was last called with and wherever the
 model came from.
 """
@@ -18,10 +18,10 @@ import torch
 from datasets import Dataset
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
-from hf_customclip.data.collator import ContrastiveCollator
+from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.features.cache import FeatureCache
-from hf_customclip.features.hashing import weights_digest
 from hf_customclip.features.keys import code_digest, image_ingredients, text_ingredients
+from hf_customclip.inference.fingerprints import weights_digest
 from hf_customclip.modeling import CustomClipModel
 
 
@@ -65,7 +65,7 @@ def another_caption(given: Ingredients) -> None:
     given.dataset = given.dataset.remove_columns("captions").add_column("captions", captions)
 
 
-def another_picture(given: Ingredients) -> None:
+def another_image(given: Ingredients) -> None:
     given.dataset = Dataset.from_dict(
         {**given.dataset[:], "image": tiny_dataset(4)["image"][1:]}, features=given.dataset.features
     )
@@ -89,7 +89,7 @@ CHANGES = {
     "text length": (setting("max_text_length", 4), {"text"}),
     "precision": (setting("precision", "bfloat16"), {"image", "text"}),
     "captions": (another_caption, {"text"}),
-    "pictures": (another_picture, {"image"}),
+    "images": (another_image, {"image"}),
 }
 
 

@@ -1,4 +1,4 @@
-"""Training on kept features.
+"""Training on cached features.
 
 Pinned: in float32 it gives the losses of training through the towers, step by step, and their final weights
 (dropout in the heads on), for both towers, for LiT's case and for mean pooling; evaluation gives the same
@@ -102,27 +102,27 @@ def test_a_frozen_image_tower_under_a_trained_text_tower(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = [tiny_model(freeze_text=False, projection_dropout=0.5) for _ in range(2)]
-    pictures = calls_of(models[0].vision_model)
+    images = calls_of(models[0].vision_model)
     # Dropout of the trained tower draws from the same generator as the heads'.
     with caplog.at_level(logging.WARNING, LOGGER):
         kept = trained(tmp_path, "auto", model=models[0])
     assert "The text tower runs at every step: it is trained." in caplog.messages
-    assert sum(pictures) == 16  # the training pictures, once
+    assert sum(images) == 16  # the training images, once
     through = trained(tmp_path, "never", model=models[1])
     assert_same_training(kept, through)
     assert kept.evaluate()["eval_loss"] == pytest.approx(through.evaluate()["eval_loss"], rel=1e-4)
 
 
-def test_each_tower_sees_each_picture_and_chosen_caption_once(tmp_path: Path) -> None:
+def test_each_tower_sees_each_image_and_chosen_caption_once(tmp_path: Path) -> None:
     model = tiny_model()
-    pictures, captions = calls_of(model.vision_model), calls_of(model.text_model)
+    images, captions = calls_of(model.vision_model), calls_of(model.text_model)
     kept = trained(tmp_path, "auto", model=model, captions_per_image=2)
-    assert (sum(pictures), sum(captions)) == (16, 32)  # the third caption of an image is never shown
+    assert (sum(images), sum(captions)) == (16, 32)  # the third caption of an image is never shown
     first, again = kept.evaluate(), kept.evaluate()
-    assert (sum(pictures), sum(captions)) == (16 + 8, 32 + 24)
+    assert (sum(images), sum(captions)) == (16 + 8, 32 + 24)
     assert first["eval_loss"] == again["eval_loss"]
     trained(tmp_path, "auto", model=model)  # a second run
-    assert (sum(pictures), sum(captions)) == (16 + 8, 32 + 24)
+    assert (sum(images), sum(captions)) == (16 + 8, 32 + 24)
 
 
 def test_random_captions_need_all_of_them(tmp_path: Path) -> None:
@@ -132,14 +132,14 @@ def test_random_captions_need_all_of_them(tmp_path: Path) -> None:
     assert sum(captions) == 48
 
 
-def test_evaluation_on_kept_features_gives_the_same_metrics(tmp_path: Path) -> None:
+def test_evaluation_on_cached_features_gives_the_same_metrics(tmp_path: Path) -> None:
     kept, through = (trainer(tmp_path, mode).evaluate() for mode in ("auto", "never"))
     timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
     same = {name: value for name, value in through.items() if name not in timing}
     assert {name: kept[name] for name in same} == pytest.approx(same, rel=1e-5)
 
 
-def test_a_batch_of_kept_features_is_what_its_examples_make(tmp_path: Path) -> None:
+def test_a_batch_of_cached_features_is_what_its_examples_make(tmp_path: Path) -> None:
     loader = trainer(tmp_path, "auto").get_train_dataloader()
     pairs, collate = loader.dataset, loader.collate_fn
     batch, examples = collate(pairs.__getitems__([4, 0, 10])), collate([pairs[i] for i in (4, 0, 10)])
@@ -148,17 +148,17 @@ def test_a_batch_of_kept_features_is_what_its_examples_make(tmp_path: Path) -> N
         torch.testing.assert_close(batch[name], examples[name], rtol=0, atol=0)
 
 
-def test_augmented_pictures_are_not_kept_for_training_but_are_for_evaluation(
+def test_augmented_images_are_not_kept_for_training_but_are_for_evaluation(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny_model()
-    pictures = calls_of(model.vision_model)
+    images = calls_of(model.vision_model)
     with caplog.at_level(logging.WARNING, LOGGER):
-        run = trained(tmp_path, "auto", model=model, image_transform=lambda picture: picture.rotate(90))
-    assert "The image tower runs at every step: the training pictures are augmented." in caplog.messages
-    assert sum(pictures) == 16 * 2 * 2
+        run = trained(tmp_path, "auto", model=model, image_transform=lambda image: image.rotate(90))
+    assert "The image tower runs at every step: the training images are augmented." in caplog.messages
+    assert sum(images) == 16 * 2 * 2
     run.evaluate(), run.evaluate()
-    assert sum(pictures) == 16 * 2 * 2 + 8
+    assert sum(images) == 16 * 2 * 2 + 8
 
 
 def nothing_kept(tmp_path: Path) -> bool:
@@ -175,7 +175,7 @@ def test_never(tmp_path: Path) -> None:
     [
         ({"model": lambda: tiny_model(freeze_vision=False)}, "the image tower's outputs: it is trained"),
         ({"model": lambda: tiny_model(text_unfrozen_groups=1)}, "the text tower's outputs: it is trained"),
-        ({"image_transform": lambda: lambda picture: picture}, "the training pictures are augmented"),
+        ({"image_transform": lambda: lambda image: image}, "the training images are augmented"),
         ({"data_collator": DefaultDataCollator}, "prepared by a data_collator of your own"),
     ],
 )

@@ -18,7 +18,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from hf_customclip import CustomClipConfig
-from hf_customclip._weights import count_parameters, read_headers, weight_files
+from hf_customclip._safetensors import count_parameters, read_headers, weight_files
 from hf_customclip.hub import (
     DataDescription,
     RetrievalResult,
@@ -26,9 +26,9 @@ from hf_customclip.hub import (
     render_model_card,
     write_model_card,
 )
-from hf_customclip.hub.card import template_path
-from hf_customclip.hub.checks import published_files
+from hf_customclip.hub.check_folder import published_files
 from hf_customclip.hub.folder_card import training_settings
+from hf_customclip.hub.model_card import template_path
 
 from .folders import save_ready, seeded_model
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hf_customclip.hub import PublishError
-from hf_customclip.hub.checks import check_folder, published_files
+from hf_customclip.hub.check_folder import check_folder, published_files
 
 from .folders import save_ready
 

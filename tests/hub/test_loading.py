@@ -46,7 +46,7 @@ def embed(name, folder=None, **options):
     model = AutoModel.from_pretrained(name, **options)
     shared = {key: value for key, value in options.items() if key in SHARED}
     processor = AutoProcessor.from_pretrained(folder or name, **shared)
-    inputs = processor(images=[Image.open(PICTURE)], text=TEXTS, return_tensors="pt").to(model.dtype)
+    inputs = processor(images=[Image.open(IMAGE)], text=TEXTS, return_tensors="pt").to(model.dtype)
     with torch.no_grad():
         return model, model(**inputs).logits_per_image[0].float().tolist()
 
@@ -55,8 +55,8 @@ SHARED = ("trust_remote_code", "revision", "token")
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    path = tmp_path / "picture.png"
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.png"
     Image.new("RGB", (40, 32), "red").save(path)
     return path
 
@@ -69,19 +69,19 @@ def pushed(api: HfApi, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def client(run_client: Callable[..., str], picture: Path) -> Callable[..., Any]:
-    """Run code with `embed`, `PICTURE` and `TEXTS` at hand; what its last line prints, as JSON."""
+def client(run_client: Callable[..., str], image: Path) -> Callable[..., Any]:
+    """Run code with `embed`, `IMAGE` and `TEXTS` at hand; what its last line prints, as JSON."""
 
     def run(code: str, plugin: bool = True, **options: Any) -> Any:
-        start = f"{WITH_PLUGIN if plugin else WITHOUT_PLUGIN}PICTURE = {str(picture)!r}\nTEXTS = {TEXTS!r}\n"
+        start = f"{WITH_PLUGIN if plugin else WITHOUT_PLUGIN}IMAGE = {str(image)!r}\nTEXTS = {TEXTS!r}\n"
         return json.loads(run_client(start + EMBED + code, **options).strip().splitlines()[-1])
 
     return run
 
 
-def expected(folder: Path, picture: Path) -> list[float]:
+def expected(folder: Path, image: Path) -> list[float]:
     model = CustomClipModel.from_pretrained(folder)
-    inputs = tiny_processor()(images=[Image.open(picture)], text=TEXTS, return_tensors="pt")
+    inputs = tiny_processor()(images=[Image.open(image)], text=TEXTS, return_tensors="pt")
     with torch.no_grad():
         return model(**inputs).logits_per_image[0].tolist()
 
@@ -89,21 +89,21 @@ def expected(folder: Path, picture: Path) -> list[float]:
 PIPELINE = """
 from transformers import pipeline
 classify = pipeline("zero-shot-image-classification", model="alice/m", **OPTIONS)
-answer = classify(Image.open(PICTURE), candidate_labels=TEXTS, hypothesis_template="{}")
+answer = classify(Image.open(IMAGE), candidate_labels=TEXTS, hypothesis_template="{}")
 scores = {guess["label"]: guess["score"] for guess in answer}
 result = {"model": MODEL, "pipeline": [scores[text] for text in TEXTS]}
 """
 
 
-def check(result: dict[str, list[float]], folder: Path, picture: Path) -> None:
-    logits = expected(folder, picture)
+def check(result: dict[str, list[float]], folder: Path, image: Path) -> None:
+    logits = expected(folder, image)
     assert result["model"] == pytest.approx(logits, abs=1e-4)
     assert result["pipeline"] == pytest.approx(torch.tensor(logits).softmax(0).tolist(), abs=1e-4)
     assert abs(logits[0] - logits[1]) > 1e-2  # or the comparison would say nothing
 
 
 def test_with_the_plugin(
-    client: Callable[..., Any], api: HfApi, hub: LocalHub, tmp_path: Path, picture: Path
+    client: Callable[..., Any], api: HfApi, hub: LocalHub, tmp_path: Path, image: Path
 ) -> None:
     """The pipeline, the Python of the card as printed, and a private repository, in one process."""
     folder = save_ready(tmp_path / "model", names=("someone/vit", "someone/distilbert"))
@@ -125,24 +125,22 @@ else:
     raise AssertionError("a stranger loaded a private model")
 """
     )
-    (tmp_path / "pictures").mkdir()
-    shutil.copy(picture, tmp_path / "pictures")
-    code += (
-        "\n".join(blocks).replace("picture.jpg", str(picture)).replace("pictures/", f"{tmp_path}/pictures/")
-    )
+    (tmp_path / "images").mkdir()
+    shutil.copy(image, tmp_path / "images")
+    code += "\n".join(blocks).replace("image.jpg", str(image)).replace("images/", f"{tmp_path}/images/")
     code += (
         '\nresult["shapes"] = [list(image_embeds.shape), list(text_embeds.shape)]\nprint(json.dumps(result))'
     )
     result = client(code, token=None)
     assert result.pop("shapes") == [[1, 16], [2, 16]]
     assert result.pop("private") == result["model"]
-    check(result, folder, picture)
+    check(result, folder, image)
     assert hub.requests["lfs_put"] == 1  # both repositories hold the same weights
     assert hub.asked == {"alice/m", "alice/secret"}  # and nobody asked for the towers
 
 
 def test_without_the_plugin_and_saved_once_more(
-    client: Callable[..., Any], pushed: Path, picture: Path
+    client: Callable[..., Any], pushed: Path, image: Path
 ) -> None:
     code = (
         "model, MODEL = embed('alice/m', trust_remote_code=True)\n"
@@ -155,11 +153,11 @@ def test_without_the_plugin_and_saved_once_more(
     )
     result = client(code, plugin=False, token=None)
     assert result.pop("again") == result["model"]
-    check(result, pushed, picture)
+    check(result, pushed, image)
 
 
 def test_revisions_offline_dtype_and_device_map(
-    client: Callable[..., Any], pushed: Path, picture: Path, api: HfApi, tmp_path: Path
+    client: Callable[..., Any], pushed: Path, image: Path, api: HfApi, tmp_path: Path
 ) -> None:
     first = api.model_info("alice/m").sha
     api.create_tag("alice/m", tag="v1")
@@ -176,7 +174,7 @@ model, found["bf16"] = embed("alice/m", dtype=torch.bfloat16)
 assert model.visual_projection.linear1.weight.dtype == torch.bfloat16
 print(json.dumps(found))
 """
-    found, old, new = client(code), expected(pushed, picture), expected(newer, picture)
+    found, old, new = client(code), expected(pushed, image), expected(newer, image)
     assert old != pytest.approx(new, abs=1e-2)
     for name, logits in (("main", new), ("tag", old), ("branch", new), ("commit", old), ("mapped", new)):
         assert found[name] == pytest.approx(logits, abs=1e-4), name
@@ -188,7 +186,7 @@ print(json.dumps(found))
 
 
 def test_from_hub_data_to_a_published_classifier(
-    hub: LocalHub, client: Callable[..., Any], run_client: Callable[..., str], tmp_path: Path, picture: Path
+    hub: LocalHub, client: Callable[..., Any], run_client: Callable[..., str], tmp_path: Path, image: Path
 ) -> None:
     data = tiny_dataset(24).train_test_split(8, shuffle=False)
     data.save_to_disk(str(tmp_path / "data"))
@@ -215,8 +213,8 @@ trainer.push_to_hub(dataset="alice/d")
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth"))]
     code = "_, MODEL = embed('alice/m')\nOPTIONS = {}\n" + PIPELINE + "print(json.dumps(result))"
     result = client(code, token=None, HF_HOME=str(tmp_path / "another_home"))
-    check(result, tmp_path / "run", picture)
-    assert result["model"] != pytest.approx(expected(tmp_path / "start", picture), abs=1e-4)
+    check(result, tmp_path / "run", image)
+    assert result["model"] != pytest.approx(expected(tmp_path / "start", image), abs=1e-4)
 
 
 def test_the_example_publishes_and_loads(

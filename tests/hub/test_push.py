@@ -16,7 +16,7 @@ import pytest
 from huggingface_hub import HfApi, close_session, constants, get_token
 
 from hf_customclip.hub import PublishError, push_folder, remote
-from hf_customclip.hub.checks import published_files
+from hf_customclip.hub.check_folder import published_files
 
 from .conftest import READ, STRANGER
 from .folders import save_ready

@@ -38,7 +38,7 @@ def _endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """The client reads HF_ENDPOINT when it is imported; here it is long imported."""
     if "hub" in request.fixturenames:
         endpoint = request.getfixturevalue("hub").endpoint
-        monkeypatch.setattr("hf_customclip.hub.training.HfApi", partial(HfApi, endpoint=endpoint))
+        monkeypatch.setattr("hf_customclip.hub.publishing.HfApi", partial(HfApi, endpoint=endpoint))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 

@@ -164,7 +164,7 @@ def test_unknown_field_with_near_matches(tmp_path):
         (PIXELS.to(torch.uint8), ["floating-point", "torch.uint8"]),
         (torch.randn(2, 3, 48, 48), ["48", "32"]),
     ],
-    ids=["one picture", "channels last", "grey", "integers", "wrong size"],
+    ids=["one image", "channels last", "grey", "integers", "wrong size"],
 )
 def test_pixels(pixels, words):
     for call in (
@@ -226,7 +226,7 @@ def test_batch_sizes():
 
 
 @pytest.mark.parametrize("shape", [(2, 31), (32,), (2, 32, 1)])
-def test_kept_features_of_another_width(shape):
+def test_cached_features_of_another_width(shape):
     with raises("image_features must have the shape (batch, 32)", str(shape)):
         tiny_model()(image_features=torch.zeros(shape))
     with raises("text_features must have the shape (batch, 32)", str(shape)):

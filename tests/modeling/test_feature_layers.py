@@ -1,6 +1,6 @@
 """Pins: hidden states named in the configuration are averaged over positions, padding left out, and laid beside
 the pooled output, each part of unit length, for transformers' and timm's towers; the model saves and loads bit
-for bit, trains on kept features, and says what a tower does not have."""
+for bit, trains on cached features, and says what a tower does not have."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_round_trip(tmp_path):
     assert torch.equal(one.logits_per_image, other.logits_per_image)
 
 
-def test_kept_features_train_the_same(tmp_path):
+def test_cached_features_train_the_same(tmp_path):
     weights = []
     for mode in ("never", "always"):
         torch.manual_seed(0)

@@ -25,7 +25,7 @@ def random_pairs(count, seed, dim=6):
 
 
 def softmax_brute_force(images, texts, scale, ids):
-    """Sum by sum, in float64: of each pair, its own similarity against those of all that are no twins."""
+    """Sum by sum, in float64: of each pair, its own similarity against those of all that are not of the same image."""
     similarity = (images.double() @ texts.double().T * float(scale)).tolist()
     count, total = len(similarity), 0.0
     for i in range(count):
@@ -133,7 +133,7 @@ def test_blocks_of_a_batch_average_to_the_whole(ids, seed):
 
 
 @pytest.mark.parametrize("loss_type", ["softmax", "sigmoid"])
-def test_twins_are_no_negatives(loss_type):
+def test_captions_of_one_image_are_no_negatives(loss_type):
     """Two captions of one image, both right: told so, the model sees nothing to improve between them."""
     model = tiny_model(loss_type=loss_type, logit_bias_init_value=0.0)
     feature, caption = torch.randn(1, 32), torch.randn(1, 32)

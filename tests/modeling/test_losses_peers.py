@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_model
 
-from hf_customclip.losses import sigmoid_contrastive_loss, softmax_contrastive_loss
+from hf_customclip.training.distributed import sigmoid_contrastive_loss, softmax_contrastive_loss
 
 
 def leaves(count, seed, scale, dim=6, dtype=torch.float32):
@@ -81,14 +81,15 @@ def test_shared_mass_in_float64(ids, scale, seed):
     known = torch.tensor(ids)
     agree(
         values_and_gradients(
-            softmax_contrastive_loss(images, texts, inverse, known, twins="share"), [images, texts, inverse]
+            softmax_contrastive_loss(images, texts, inverse, known, same_image="positive"),
+            [images, texts, inverse],
         ),
         values_and_gradients(shared_softmax(*double[:3], ids), double[:3]),
         2e-5,
     )
     agree(
         values_and_gradients(
-            sigmoid_contrastive_loss(images, texts, inverse, bias, known, twins="share"),
+            sigmoid_contrastive_loss(images, texts, inverse, bias, known, same_image="positive"),
             [images, texts, inverse, bias],
         ),
         values_and_gradients(shared_sigmoid(*double, ids), double),
@@ -97,26 +98,26 @@ def test_shared_mass_in_float64(ids, scale, seed):
 
 
 def test_shared_mass_by_hand():
-    """All embeddings alike, two twins and one other: each right answer's probability is 1/3 whatever is done,
-    where masking the twins leaves 1/2 (and 1/3 for the other)."""
+    """All embeddings alike, two captions of one image and one other: each right answer is at 1/3 whatever is done,
+    where ignoring the duplicates leaves 1/2 (and 1/3 for the other)."""
     same = torch.eye(2)[[0, 0, 0]]
     ids, one = torch.tensor([5, 5, 6]), torch.tensor(1.0)
-    share = softmax_contrastive_loss(same, same, one, ids, twins="share")
+    share = softmax_contrastive_loss(same, same, one, ids, same_image="positive")
     mask = softmax_contrastive_loss(same, same, one, ids)
     assert share.item() == pytest.approx(math.log(3), abs=1e-6)
     assert mask.item() == pytest.approx((2 * math.log(2) + math.log(3)) / 3, abs=1e-6)
 
 
-@pytest.mark.parametrize("twins", ["mask", "share"])
-def test_blocks_average_to_the_whole(twins):
+@pytest.mark.parametrize("same_image", ["ignore", "positive"])
+def test_blocks_average_to_the_whole(same_image):
     (images, texts, scale), bias = leaves(5, 3, 8.0)
     ids = torch.tensor([1, 2, 1, 3, 2])
-    whole = softmax_contrastive_loss(images, texts, scale, ids, twins=twins)
-    wholly = sigmoid_contrastive_loss(images, texts, scale, bias, ids, twins=twins)
+    whole = softmax_contrastive_loss(images, texts, scale, ids, same_image=same_image)
+    wholly = sigmoid_contrastive_loss(images, texts, scale, bias, ids, same_image=same_image)
     softmax = sigmoid = 0.0
     for start, end in ((0, 3), (3, 5)):
         rows = slice(start, end)
-        every = {"all_text_embeds": texts, "all_image_ids": ids, "offset": start, "twins": twins}
+        every = {"all_text_embeds": texts, "all_image_ids": ids, "offset": start, "same_image": same_image}
         block = softmax_contrastive_loss(
             images[rows], texts[rows], scale, ids[rows], all_image_embeds=images, **every
         )
@@ -132,12 +133,14 @@ def test_the_configuration_chooses(loss_type):
     features = {"image_features": torch.randn(4, 32), "text_features": torch.randn(4, 32)}
     ids = torch.tensor([1, 1, 2, 3])
     losses = {
-        twins: tiny_model(loss_type=loss_type, twins=twins)(**features, image_ids=ids, return_loss=True).loss
-        for twins in ("mask", "share")
+        same_image: tiny_model(loss_type=loss_type, same_image=same_image)(
+            **features, image_ids=ids, return_loss=True
+        ).loss
+        for same_image in ("ignore", "positive")
     }
-    assert abs(losses["share"].item() - losses["mask"].item()) > 0.01
-    with pytest.raises(ValueError, match="'mask', 'share', got 'both'"):
-        tiny_model(twins="both")
+    assert abs(losses["positive"].item() - losses["ignore"].item()) > 0.01
+    with pytest.raises(ValueError, match="'ignore', 'positive', got 'both'"):
+        tiny_model(same_image="both")
 
 
 def test_float32_under_autocast():

@@ -115,7 +115,7 @@ def test_either_side_alone(inputs):
 
 
 @torch.no_grad()
-def test_kept_features_give_the_same(inputs):
+def test_cached_features_give_the_same(inputs):
     """`pool_image` and `pool_text`, given instead of pixels and tokens."""
     model = tiny_model()
     image_features = model.pool_image(inputs["pixel_values"])

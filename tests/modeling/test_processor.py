@@ -1,4 +1,4 @@
-"""Pins: pictures are prepared as the image tower's weights were trained (torchvision's own preset, timm's,
+"""Pins: images are prepared as the image tower's weights were trained (torchvision's own preset, timm's,
 the checkpoint's), the tutorial's squashed resize can be had, captions are padded and cut by themselves."""
 
 import numpy as np
@@ -60,7 +60,7 @@ def test_squashed_resize_is_the_tutorials(text, photograph):
 
 
 def test_normalises_by_default(text):
-    """The tutorial does not. A picture of ImageNet's mean colour becomes zero."""
+    """The tutorial does not. An image of ImageNet's mean colour becomes zero."""
     ours = CustomClipProcessor.from_vision_text_pretrained("resnet34", text)
     mean_colour = Image.new("RGB", (300, 300), tuple(round(255 * x) for x in (0.485, 0.456, 0.406)))
     assert ours(images=mean_colour, return_tensors="pt")["pixel_values"].abs().max() < 0.01
@@ -96,7 +96,7 @@ def test_timms_preset(text, tmp_path, photograph):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
-def test_pictures_of_any_mode(mode):
+def test_images_of_any_mode(mode):
     assert (
         tiny_processor()(images=Image.new(mode, (20, 30)), return_tensors="pt")["pixel_values"].shape[1] == 3
     )
@@ -149,9 +149,9 @@ def test_parts_load_by_themselves(tmp_path):
     processor.save_pretrained(tmp_path)
     tokens = AutoTokenizer.from_pretrained(tmp_path)("a red square", truncation=True)
     assert tokens["input_ids"] == processor(text="a red square")["input_ids"]
-    picture = tiny_dataset(1)["image"][0]
-    pixels = AutoImageProcessor.from_pretrained(tmp_path)(images=picture, return_tensors="pt")["pixel_values"]
-    assert torch.equal(pixels, processor(images=picture, return_tensors="pt")["pixel_values"])
+    image = tiny_dataset(1)["image"][0]
+    pixels = AutoImageProcessor.from_pretrained(tmp_path)(images=image, return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels, processor(images=image, return_tensors="pt")["pixel_values"])
 
 
 def test_saving_leaves_the_processor_as_it_was(tmp_path):

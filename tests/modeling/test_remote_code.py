@@ -22,7 +22,7 @@ class Blocked(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(fullname)
 
 sys.meta_path.insert(0, Blocked())
-folder, picture, out = sys.argv[1:]
+folder, image, out = sys.argv[1:]
 
 import torch
 from PIL import Image
@@ -34,7 +34,7 @@ model = AutoModel.from_pretrained(folder, trust_remote_code=True)
 zero_shot = AutoModelForZeroShotImageClassification.from_pretrained(folder, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 labels = ["red square", "blue circle"]
-inputs = processor(images=Image.open(picture), text=labels, return_tensors="pt")
+inputs = processor(images=Image.open(image), text=labels, return_tensors="pt")
 assert AutoConfig.from_pretrained(folder, trust_remote_code=True).max_text_length == 32
 model.train()
 assert not model.vision_model.training and not any(p.requires_grad for p in model.text_model.parameters())
@@ -44,14 +44,14 @@ with torch.no_grad():
 model.save_pretrained(out)
 processor.save_pretrained(out)
 task = pipeline("zero-shot-image-classification", model=folder, trust_remote_code=True)
-scores = {row["label"]: row["score"] for row in task(Image.open(picture), candidate_labels=labels)}
+scores = {row["label"]: row["score"] for row in task(Image.open(image), candidate_labels=labels)}
 print(json.dumps({"logits": logits, "scores": scores, "class": type(model).__module__}))
 """
 
 
-def run_stranger(folder, picture, out, cache):
+def run_stranger(folder, image, out, cache):
     environment = os.environ | {"HF_MODULES_CACHE": str(cache)}
-    done = run_python(STRANGER, folder, picture, out, env=environment)
+    done = run_python(STRANGER, folder, image, out, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -66,14 +66,14 @@ def test_code_travels_with_the_checkpoint(tmp_path):
     processor = CustomClipProcessor.from_vision_text_pretrained(**towers)
     model.save_pretrained(tmp_path / "ours")
     processor.save_pretrained(tmp_path / "ours")
-    picture = tiny_dataset(1)["image"][0]
-    picture.save(tmp_path / "picture.png")
+    image = tiny_dataset(1)["image"][0]
+    image.save(tmp_path / "image.png")
     with torch.no_grad():
-        expected = model(**processor(images=picture, text=LABELS, return_tensors="pt")).logits_per_image[0]
+        expected = model(**processor(images=image, text=LABELS, return_tensors="pt")).logits_per_image[0]
 
     for number, folder in enumerate(("ours", "theirs"), 1):
         out = tmp_path / ("theirs" if number == 1 else "theirs again")
-        told = run_stranger(tmp_path / folder, tmp_path / "picture.png", out, tmp_path / f"cache{number}")
+        told = run_stranger(tmp_path / folder, tmp_path / "image.png", out, tmp_path / f"cache{number}")
         assert told["class"].startswith("transformers_modules."), "not the checkpoint's own code"
         for logits in told["logits"]:
             assert logits == pytest.approx(expected.tolist(), abs=1e-4)

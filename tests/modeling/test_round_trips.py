@@ -156,12 +156,12 @@ def test_auto_classes(folder):
 
 def test_pipeline_with_nothing_but_the_folder(folder):
     """And its scores are this model's own."""
-    picture = tiny_dataset(1)["image"][0]
+    image = tiny_dataset(1)["image"][0]
     labels = ["red square", "blue circle", "green cross"]
     scores = {row["label"]: row["score"] for row in pipeline(
-        "zero-shot-image-classification", model=str(folder))(picture, candidate_labels=labels)}  # fmt: skip
+        "zero-shot-image-classification", model=str(folder))(image, candidate_labels=labels)}  # fmt: skip
     inputs = tiny_processor()(
-        images=picture, text=[f"This is a photo of {x}." for x in labels], return_tensors="pt"
+        images=image, text=[f"This is a photo of {x}." for x in labels], return_tensors="pt"
     )
     with torch.no_grad():
         expected = tiny_model()(**inputs).logits_per_image.softmax(-1)[0]

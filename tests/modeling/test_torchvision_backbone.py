@@ -72,7 +72,7 @@ def test_loads_by_auto_model(name, tmp_path):
 @pytest.mark.parametrize("name", ["resnet34", "densenet121", "mobilenet_v2", "efficientnet_b0"])
 @torch.no_grad()
 def test_random_features_do_not_vanish(name):
-    """transformers' usual 0.02 shrinks a picture to nothing on its way, fan-out explodes in DenseNets."""
+    """transformers' usual 0.02 shrinks an image to nothing on its way, fan-out explodes in DenseNets."""
     tower = TorchvisionBackboneModel.from_torchvision(name, None).eval()
     features = tower(torch.randn(2, 3, 224, 224)).pooler_output
     assert 1e-4 < features.std() < 1e4

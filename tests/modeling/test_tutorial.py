@@ -64,7 +64,7 @@ def batch(text, count=4, **options):
 
 
 def test_recipe_to_the_letter(text):
-    """Squashed, unnormalised pictures, no mask, no temperature: the very loss and gradients of its code."""
+    """Squashed, unnormalised images, no mask, no temperature: the very loss and gradients of its code."""
     ours = make(text, **NONE)
     inputs = batch(text, **SQUASHED)
     tutorial = TutorialModel(ours).eval()
@@ -107,7 +107,7 @@ def test_same_image_twice_is_no_negative(text):
     with torch.no_grad():
         out = model(**twice, image_ids=torch.tensor([5, 5, 6]), return_loss=True)
         cosines = out.image_embeds @ out.text_embeds.T
-    # By hand: the twins meet only the third pair, the third pair meets both.
+    # By hand: the captions of one image meet only the third pair, the third pair meets both.
     i_to_t = [
         -math.log(math.exp(cosines[k, k]) / sum(math.exp(cosines[k, j]) for j in rivals))
         for k, rivals in enumerate([(0, 2), (1, 2), (0, 1, 2)])

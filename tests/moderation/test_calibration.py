@@ -75,12 +75,12 @@ def test_no_threshold_does_better(rows, value, target):
 
 
 def test_parts_share_their_false_alarms():
-    """Texts score near 0.9 whatever they say, pictures near 0.2: each needs its own threshold."""
+    """Texts score near 0.9 whatever they say, images near 0.2: each needs its own threshold."""
     image = np.array([0.25, 0.10, 0.12, 0.11, 0.13, 0.14])
     text = np.array([0.85, 0.95, 0.80, 0.81, 0.82, -np.inf])
     positive = np.array([True, True, False, False, False, False])
     found = calibrate_category("x", {"image": image, "text": text}, positive, "recall", 1.0, np.arange(6))
-    assert found.seen == Counts(2, 0, 0, 4), "one found by its picture, one by its text"
+    assert found.seen == Counts(2, 0, 0, 4), "one found by its image, one by its text"
     assert found.thresholds == {"image": pytest.approx(0.195), "text": pytest.approx(0.835)}
 
 
@@ -141,7 +141,7 @@ def test_calibrated_thresholds_do_what_was_measured(moderator, labelled):
     assert result.to_dict()["categories"]["crosses"]["seen"]["true_positives"] == hits
 
 
-def test_pictures_alone_leave_the_text_threshold_alone(moderator, labelled):
+def test_images_alone_leave_the_text_threshold_alone(moderator, labelled):
     result = calibrate(moderator, labelled[0], None, labelled[2], recall=0.5)
     assert set(result.thresholds["crosses"]) == {"image", "example"}
 
@@ -150,8 +150,8 @@ def test_the_curve_is_drawn(moderator, labelled, tmp_path):
     from PIL import Image
 
     result = calibrate(moderator, labelled[0], None, labelled[2], recall=0.5)
-    with Image.open(result.plot(tmp_path / "curve.png")) as picture:
-        assert min(picture.size) > 700
+    with Image.open(result.plot(tmp_path / "curve.png")) as image:
+        assert min(image.size) > 700
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pins: what is to be checked comes from folders, pictures, CSV and JSONL files; a wrong row is named by its line."""
+"""Pins: what is to be checked comes from folders, images, CSV and JSONL files; a wrong row is named by its line."""
 
 import pytest
 from tiny import tiny_dataset
@@ -11,11 +11,11 @@ def folder(tmp_path):
     (tmp_path / "sub").mkdir()
     for name, image in zip(["b.png", "sub/a.png"], tiny_dataset(2)["image"], strict=True):
         image.save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
 
 
-def test_a_folder_and_a_picture(folder):
+def test_a_folder_and_a_image(folder):
     assert read_items(folder) == [Item(str(folder / "b.png")), Item(str(folder / "sub" / "a.png"))]
     assert read_items(folder / "b.png") == [Item(str(folder / "b.png"))]
 
@@ -53,7 +53,7 @@ def test_csv(folder):
         ("x.jsonl", '{"text": "a", "categories": "x"}\n', "line 1: 'categories' must be a list"),
         ("x.csv", "file\na.png\n", r"x\.csv, line 2: there is neither"),
         ("x.csv", "path\n", r"x\.csv' holds nothing to check"),
-        ("x.md", "hello", r"x\.md' is neither a folder, nor a picture, nor a \.csv or \.jsonl file"),
+        ("x.md", "hello", r"x\.md' is neither a folder, nor an image, nor a \.csv or \.jsonl file"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path, name, content, said):

@@ -1,5 +1,5 @@
-"""Pins: the score of picture, text, pair and example by their definitions (worked by hand, and brute force on a real
-model); which part, prompt or picture triggered is named; the most severe action wins; a text longer than the
+"""Pins: the score of image, text, pair and example by their definitions (worked by hand, and brute force on a real
+model); which part, prompt or image triggered is named; the most severe action wins; a text longer than the
 model reads is checked to its end; a batch changes nothing."""
 
 import numpy as np
@@ -9,11 +9,11 @@ from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip import Moderator
 from hf_customclip.data.images import UnreadableImageError
-from hf_customclip.evaluation.embedding import embed_images, embed_texts
+from hf_customclip.inference.encode import embed_images, embed_texts
 from hf_customclip.moderation import Category, Finding, Policy, PolicyError, Verdict
 from hf_customclip.moderation.moderator import score, split_long_texts
 
-PICTURES = tiny_dataset(8)["image"]
+IMAGES = tiny_dataset(8)["image"]
 TEXTS = ["a large red cross on white", None, "blue circle", "  ", "a square", "red", None, "a cross"]
 
 
@@ -38,14 +38,14 @@ def brute_force(policy, image, text):
     def words(texts):
         return [embed_texts(model, processor, [t])[0].double().numpy() for t in texts]
 
-    picture = embed_images(model, processor, [image])[0].double().numpy()
+    shown_image = embed_images(model, processor, [image])[0].double().numpy()
     written = words([text])[0] if text and text.strip() else None
     found = {}
     for category in policy.categories:
         prompts, counters = words(category.prompts), words(category.counter_prompts)
-        vectors = {"image": picture}
+        vectors = {"image": shown_image}
         if written is not None:
-            vectors |= {"text": written, "pair": (picture + written) / 2}
+            vectors |= {"text": written, "pair": (shown_image + written) / 2}
         parts = {}
         for part, vector in vectors.items():
             near = max(vector @ p for p in prompts)
@@ -53,14 +53,14 @@ def brute_force(policy, image, text):
             parts[part] = near - max(0.0, counter - near)
         if category.examples:
             shown = [embed_images(model, processor, [e])[0].double().numpy() for e in category.examples]
-            parts["example"] = max(picture @ e for e in shown)
+            parts["example"] = max(shown_image @ e for e in shown)
         found[category.name] = parts
     return found
 
 
 def test_a_batch_scores_as_brute_force_does(moderator):
-    verdicts = moderator.check(PICTURES, TEXTS)
-    for image, text, verdict in zip(PICTURES, TEXTS, verdicts, strict=True):
+    verdicts = moderator.check(IMAGES, TEXTS)
+    for image, text, verdict in zip(IMAGES, TEXTS, verdicts, strict=True):
         expected = brute_force(moderator.policy, image, text)
         assert {finding.category: finding.scores for finding in verdict.findings} == {
             name: pytest.approx(parts, abs=2e-6) for name, parts in expected.items()
@@ -72,13 +72,13 @@ def test_a_batch_scores_as_brute_force_does(moderator):
         assert [v.action for v in moderator.check([image], [text])] == [verdict.action]
 
 
-def test_the_example_picture_itself_triggers_and_is_named(moderator, policy_file):
-    (verdict,) = moderator.check([PICTURES[3]])
+def test_the_example_image_itself_triggers_and_is_named(moderator, policy_file):
+    (verdict,) = moderator.check([IMAGES[3]])
     assert verdict.action == "block"
     finding = verdict.triggered[0]
     assert (finding.part, finding.nearest) == ("example", str(policy_file.parent / "cross.png"))
     assert finding.score == pytest.approx(1, abs=1e-5)
-    assert str(finding).startswith(f"crosses: the picture is like the example {policy_file.parent}")
+    assert str(finding).startswith(f"crosses: the image is like the example {policy_file.parent}")
 
 
 def test_a_prompt_word_for_word_triggers_by_the_text_and_is_named(moderator):
@@ -107,7 +107,7 @@ def test_the_most_severe_triggered_action_wins(thresholds, action):
     policy = Policy(
         tuple(Category(a, ("red",), {"image": t}, a) for a, t in zip(actions, thresholds, strict=True))
     )
-    assert Moderator(tiny_model(), tiny_processor(), policy).check(PICTURES[:1])[0].action == action
+    assert Moderator(tiny_model(), tiny_processor(), policy).check(IMAGES[:1])[0].action == action
 
 
 def test_an_unwanted_end_of_a_long_text_is_found():
@@ -124,9 +124,9 @@ def test_an_unwanted_end_of_a_long_text_is_found():
     moderator = Moderator(model, processor, policy)
     plain, hidden = moderator.check(texts=[padding, long])
     assert (plain.action, hidden.action) == ("allow", "block")
-    both = moderator.check(PICTURES[:2], [padding, long])
-    with_picture = embed_images(model, processor, PICTURES[1:2]) @ embed_texts(model, processor, [end]).T
-    assert both[1].findings[0].scores["pair"] == pytest.approx((1 + with_picture.item()) / 2, abs=1e-5)
+    both = moderator.check(IMAGES[:2], [padding, long])
+    with_image = embed_images(model, processor, IMAGES[1:2]) @ embed_texts(model, processor, [end]).T
+    assert both[1].findings[0].scores["pair"] == pytest.approx((1 + with_image.item()) / 2, abs=1e-5)
 
 
 def test_pieces_cover_every_token_and_short_texts_stay_whole():
@@ -149,7 +149,7 @@ def test_what_cannot_be_checked_is_said(moderator, tmp_path):
     with pytest.raises(ValueError, match="Nothing to check"):
         moderator.check()
     with pytest.raises(ValueError, match="2 images and 1 texts"):
-        moderator.check(PICTURES[:2], ["red"])
+        moderator.check(IMAGES[:2], ["red"])
     (tmp_path / "broken.png").write_bytes(b"")
     with pytest.raises(UnreadableImageError, match=r"broken\.png"):
         moderator.check([tmp_path / "broken.png"])
@@ -158,5 +158,5 @@ def test_what_cannot_be_checked_is_said(moderator, tmp_path):
 def test_policies_made_in_python_are_checked_too():
     with pytest.raises(PolicyError, match="category 'x': the action is 'ban'"):
         Category("x", ("red",), {"image": 0.1}, "ban")
-    with pytest.raises(PolicyError, match="category 'x': example pictures and their threshold"):
+    with pytest.raises(PolicyError, match="category 'x': example images and their threshold"):
         Category("x", ("red",), {"example": 0.1}, "flag")

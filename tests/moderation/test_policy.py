@@ -71,9 +71,9 @@ def test_a_policy_is_read_as_meant(file):
         ("threshold: 0.25", "threshold: true", "threshold of 'image' is True; it must be"),
         ("threshold: 0.25", "threshold: {}", "'threshold' names no part; allowed are image, text, pair, example"),
         ("threshold: 0.25", "threshold: {picture: 1}", "'picture' is not known, allowed are image, text"),
-        ("threshold: 0.25", "threshold: {image: 0.1, example: 0.5}", "'red things': example pictures and their"),
-        ("      example: 0.9\n", "", "'crosses': example pictures and their threshold belong together"),
-        ("[cross.png]", "[corss.png]", "there is no example picture '.*corss.png'"),
+        ("threshold: 0.25", "threshold: {image: 0.1, example: 0.5}", "'red things': example images and their"),
+        ("      example: 0.9\n", "", "'crosses': example images and their threshold belong together"),
+        ("[cross.png]", "[corss.png]", "there is no example image '.*corss.png'"),
     ],
 )  # fmt: skip
 def test_what_is_no_policy_is_said(file, old, new, said):

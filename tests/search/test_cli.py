@@ -23,18 +23,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model, pictures with metadata and one that cannot be read, and their index."""
+    """A model, images with metadata and one that cannot be read, and their index."""
     folder = tmp_path_factory.mktemp("search")
     tiny_model().save_pretrained(folder / "model")
     tiny_processor().save_pretrained(folder / "model")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for number, row in enumerate(tiny_dataset(12)):
-        row["image"].save(folder / "pictures" / f"{number}.png")
-    (folder / "pictures" / "broken.png").write_bytes(b"x")
+        row["image"].save(folder / "images" / f"{number}.png")
+    (folder / "images" / "broken.png").write_bytes(b"x")
     lines = [f"{number}.png,{2000 + number},{'ab'[number % 2]}" for number in range(12)]
-    (folder / "pictures" / "metadata.csv").write_text("\n".join(["file_name,year,brand", *lines]))
+    (folder / "images" / "metadata.csv").write_text("\n".join(["file_name,year,brand", *lines]))
     with pytest.raises(SystemExit) as stopped:
-        main(["index", str(folder / "model"), str(folder / "pictures"), str(folder / "index")])
+        main(["index", str(folder / "model"), str(folder / "images"), str(folder / "index")])
     assert stopped.value.code == 1  # for the one that cannot be read
     return folder
 
@@ -49,26 +49,26 @@ def run(capsys, *arguments):
 
 def test_indexing_again_and_what_cannot_be_read(folder, capsys):
     code, out, err = run(
-        capsys, "index", folder / "model", folder / "pictures", folder / "index", "--json", "--batch-size", 5
+        capsys, "index", folder / "model", folder / "images", folder / "index", "--json", "--batch-size", 5
     )
-    assert code == 1 and err == "Pictures that could not be read: 1.\n"
+    assert code == 1 and err == "Images that could not be read: 1.\n"
     assert json.loads(out) == {
         "added": 0,
         "changed": 0,
         "unchanged": 12,
         "removed": 0,
-        "unreadable": {"broken.png": "it is not in a picture format that Pillow knows"},
+        "unreadable": {"broken.png": "it is not in an image format that Pillow knows"},
     }
 
 
 def test_search_in_a_process_of_its_own(folder):
     code = "import runpy; runpy.run_module('hf_customclip.cli', run_name='__main__')"
-    picture = str(folder / "pictures" / "7.png")
+    image = str(folder / "images" / "7.png")
     environment = {name: value for name, value in os.environ.items() if "PROGRESS" not in name}
-    done = run_python(code, "search", folder / "index", "--image", picture, "-k", "3", env=environment)
+    done = run_python(code, "search", folder / "index", "--image", image, "-k", "3", env=environment)
     assert done.returncode == 0 and done.stderr == "", "no bars when piped"
     lines = done.stdout.splitlines()
-    assert len(lines) == 3 and lines[0].split() == ["1.000", picture]
+    assert len(lines) == 3 and lines[0].split() == ["1.000", image]
 
 
 def test_filters_json_and_both(folder, capsys):
@@ -78,7 +78,7 @@ def test_filters_json_and_both(folder, capsys):
     assert code == 0 and {result["metadata"]["year"] for result in found} == {2005, 2007, 2009, 2011}
     assert found == sorted(found, key=lambda result: -result["score"])
     assert found[0].keys() == {"id", "score", "path", "metadata"}
-    both = json.loads(run(capsys, *search, "--image", folder / "pictures" / "3.png")[1])
+    both = json.loads(run(capsys, *search, "--image", folder / "images" / "3.png")[1])
     assert [result["id"] for result in both] != [
         result["id"] for result in json.loads(run(capsys, *search)[1])
     ]
@@ -115,13 +115,13 @@ def test_the_drawing(folder, tmp_path, capsys):
 
 def test_embed_writes_parquet(folder, tmp_path, capsys):
     file = tmp_path / "vectors.parquet"
-    code, out, _ = run(capsys, "embed", folder / "model", folder / "pictures", file)
+    code, out, _ = run(capsys, "embed", folder / "model", folder / "images", file)
     assert code == 1 and out.startswith(
         "12 added, 0 changed, 0 unchanged, 0 removed; 1 cannot be read: broken.png ("
     )
     table = pq.read_table(file)
     assert {*table.column_names} == {"id", "path", "state", "year", "brand", "vector"} and len(table) == 12
-    code, out, _ = run(capsys, "embed", folder / "model", folder / "pictures", file)
+    code, out, _ = run(capsys, "embed", folder / "model", folder / "images", file)
     assert out.startswith("0 added, 0 changed, 12 unchanged")
 
 
@@ -144,14 +144,14 @@ def test_embed_writes_parquet(folder, tmp_path, capsys):
             "nowhere.png cannot be read: there is no such file.",
         ),
         (
-            ["embed", "{model}", "{pictures}", "vectors.csv"],
+            ["embed", "{model}", "{images}", "vectors.csv"],
             "neither a .parquet file nor a postgresql:// address",
         ),
-        (["index", "{model}", "nowhere", "x"], "There is no folder of pictures 'nowhere'"),
+        (["index", "{model}", "nowhere", "x"], "There is no folder of images 'nowhere'"),
     ],
 )
 def test_mistakes_end_in_one_line(folder, capsys, arguments, said):
-    places = {name: folder / name for name in ("index", "model", "pictures")}
+    places = {name: folder / name for name in ("index", "model", "images")}
     code, out, err = run(capsys, *(argument.format(**places) for argument in arguments))
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 1 and out == "" and len(errors) == 1 and said in errors[0]
@@ -194,5 +194,5 @@ def test_the_example_runs(folder, tmp_path):
     for said in ("24 added, 0 changed, 0 unchanged", "0 added, 0 changed, 24 unchanged"):
         done = run_python(code, *arguments)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(f"24 pictures: {said}, 0 removed\n")
+        assert done.stdout.startswith(f"24 images: {said}, 0 removed\n")
         assert done.stdout.count("\n  ") == 15

@@ -1,4 +1,4 @@
-"""Pins: the index finds held-out pictures as often as evaluation says; words, pictures and both; each picture once;
+"""Pins: the index finds held-out images as often as evaluation says; words, images and both; each image once;
 filters by metadata; another model's vectors are refused in a sentence, wherever they come from; what is saved and
 loaded answers the same; what has not changed is not embedded again, and what cannot be read is named."""
 
@@ -14,7 +14,7 @@ from datasets import concatenate_datasets
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip import ImageIndex
-from hf_customclip.evaluation import embed_dataset, embed_images, embed_texts
+from hf_customclip.inference import embed_dataset, embed_images, embed_texts
 from hf_customclip.search import embed_to_parquet
 
 
@@ -25,7 +25,7 @@ def made():
 
 @pytest.fixture
 def seen(made):
-    """How many pictures have gone through the image tower, in `seen[0]`."""
+    """How many images have gone through the image tower, in `seen[0]`."""
     count = [0]
 
     def note(module, args, kwargs):
@@ -35,7 +35,7 @@ def seen(made):
     return count
 
 
-def write_pictures(folder, numbers):
+def write_images(folder, numbers):
     folder.mkdir(parents=True, exist_ok=True)
     for number, row in zip(numbers, tiny_dataset(64).select(numbers), strict=True):
         row["image"].save(folder / f"{number}.png")
@@ -58,23 +58,23 @@ def test_finds_as_often_as_evaluation_says(made):
     found = index.search(captions, 10)
     for k in (1, 5, 10):
         recall = np.mean([name in ids(results[:k]) for name, results in zip(right, found, strict=True)])
-        # Two of 512: vectors are kept in 16 bits, and tiny towers put pictures closely together.
+        # Two of 512: vectors are kept in 16 bits, and tiny towers put images closely together.
         assert recall == pytest.approx(embedded.metrics()[f"t2i_recall@{k}"], abs=2 / len(captions))
 
 
-def test_words_picture_and_both(made, tmp_path):
+def test_words_image_and_both(made, tmp_path):
     data = tiny_dataset(32)
     index = ImageIndex.build(*made, data)
-    picture, words = data[5]["image"], "a small red circle on grey"
-    picture.save(tmp_path / "five.png")
-    assert ids(index.search(picture, 1)) == ids(index.search(tmp_path / "five.png", 1)) == ["5"]
-    assert index.search(picture, 1)[0].score == pytest.approx(1, abs=1e-3)
-    text, image = embed_texts(*made, [words]), embed_images(*made, [picture])
+    image, words = data[5]["image"], "a small red circle on grey"
+    image.save(tmp_path / "five.png")
+    assert ids(index.search(image, 1)) == ids(index.search(tmp_path / "five.png", 1)) == ["5"]
+    assert index.search(image, 1)[0].score == pytest.approx(1, abs=1e-3)
+    text_embed, image_embed = embed_texts(*made, [words]), embed_images(*made, [image])
     vectors = embed_images(*made, data["image"])
     for query, vector in (
-        (words, text),
-        (picture, image),
-        ((words, picture), F.normalize(text + image, dim=-1)),
+        (words, text_embed),
+        (image, image_embed),
+        ((words, image), F.normalize(text_embed + image_embed, dim=-1)),
     ):
         results = index.search(query, 32)
         scores = dict(zip(map(str, range(32)), (vectors @ vector[0]).tolist(), strict=True))
@@ -82,9 +82,9 @@ def test_words_picture_and_both(made, tmp_path):
             sorted(scores.values(), reverse=True), abs=2e-3
         )
         assert all(result.score == pytest.approx(scores[result.id], abs=2e-3) for result in results)
-    batch = index.search([words, picture, (words, picture)], 3)
+    batch = index.search([words, image, (words, image)], 3)
     assert [ids(found) for found in batch] == [
-        ids(index.search(query, 3)) for query in (words, picture, (words, picture))
+        ids(index.search(query, 3)) for query in (words, image, (words, image))
     ]
 
 
@@ -95,7 +95,7 @@ def test_what_is_no_query(made, query):
         index.search(query)
 
 
-def test_every_picture_once_also_of_several_rows(made):
+def test_every_image_once_also_of_several_rows(made):
     data = tiny_dataset(8)
     index = ImageIndex.build(*made, concatenate_datasets([data, data.select([3, 3])]))
     assert len(index) == 8
@@ -178,7 +178,7 @@ def test_another_models_vectors_are_refused(made, tmp_path):
         embed_to_parquet(other, made[1], data, tmp_path / "vectors.parquet")
 
 
-def test_another_preparation_of_pictures_is_refused(made, tmp_path):
+def test_another_preparation_of_images_is_refused(made, tmp_path):
     ImageIndex.build(*made, tiny_dataset(4), directory=tmp_path)
     processor = tiny_processor()
     processor.image_processor.image_mean = [0.1, 0.2, 0.3]
@@ -190,34 +190,34 @@ def test_another_preparation_of_pictures_is_refused(made, tmp_path):
 
 
 def test_only_what_changed_is_embedded_again(made, seen, tmp_path):
-    pictures, directory = tmp_path / "pictures", tmp_path / "index"
-    write_pictures(pictures, range(20))
-    (pictures / "half.png").write_bytes((pictures / "0.png").read_bytes()[:60])
-    (pictures / "empty.jpg").touch()
-    index = ImageIndex.build(*made, pictures, directory=directory)
+    images, directory = tmp_path / "images", tmp_path / "index"
+    write_images(images, range(20))
+    (images / "half.png").write_bytes((images / "0.png").read_bytes()[:60])
+    (images / "empty.jpg").touch()
+    index = ImageIndex.build(*made, images, directory=directory)
     assert seen[0] == 20 and set(index.changes.unreadable) == {"half.png", "empty.jpg"}
     assert str(index.changes).startswith(
         "20 added, 0 changed, 0 unchanged, 0 removed; 2 cannot be read: empty.jpg ("
     )
-    again = ImageIndex.build(*made, pictures, directory=directory)
+    again = ImageIndex.build(*made, images, directory=directory)
     assert seen[0] == 20 and again.changes.unchanged == 20
 
-    (pictures / "3.png").unlink()
-    write_pictures(tmp_path / "new", [40, 41])
-    os.replace(tmp_path / "new" / "40.png", pictures / "4.png")
-    (pictures / "sub").mkdir()
-    os.replace(tmp_path / "new" / "41.png", pictures / "sub" / "41.png")
-    third = ImageIndex.build(*made, pictures, directory=directory)
+    (images / "3.png").unlink()
+    write_images(tmp_path / "new", [40, 41])
+    os.replace(tmp_path / "new" / "40.png", images / "4.png")
+    (images / "sub").mkdir()
+    os.replace(tmp_path / "new" / "41.png", images / "sub" / "41.png")
+    third = ImageIndex.build(*made, images, directory=directory)
     assert seen[0] == 22
     changes = third.changes
     assert (changes.added, changes.changed, changes.unchanged, changes.removed) == (1, 1, 18, 1)
     assert sorted(third.ids) == sorted([f"{n}.png" for n in range(20) if n != 3] + ["sub/41.png"])
     found = ImageIndex.load(directory, *made).search(tiny_dataset(64)[40]["image"], 1)[0]
-    assert found.id == "4.png" and found.path == str(pictures / "4.png")
+    assert found.id == "4.png" and found.path == str(images / "4.png")
 
 
 def test_a_folder_that_moved_is_not_embedded_again(made, seen, tmp_path):
-    write_pictures(tmp_path / "here", range(4))
+    write_images(tmp_path / "here", range(4))
     ImageIndex.build(*made, tmp_path / "here", directory=tmp_path / "index")
     (tmp_path / "here").rename(tmp_path / "there")
     index = ImageIndex.build(*made, tmp_path / "there", directory=tmp_path / "index")
@@ -225,8 +225,8 @@ def test_a_folder_that_moved_is_not_embedded_again(made, seen, tmp_path):
     assert {Path(result.path).parent for result in index.search("red")} == {tmp_path / "there"}
 
 
-def test_metadata_beside_the_pictures(made, tmp_path):
-    write_pictures(tmp_path, range(3))
+def test_metadata_beside_the_images(made, tmp_path):
+    write_images(tmp_path, range(3))
     (tmp_path / "metadata.csv").write_text("file_name,price\n0.png,10\n2.png,30\n")
     index = ImageIndex.build(*made, tmp_path)
     assert {result.id: result.metadata["price"] for result in index.search("red")} == {
@@ -241,17 +241,17 @@ def test_metadata_beside_the_pictures(made, tmp_path):
 
 
 def test_sources_that_are_none(made, tmp_path):
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no images"):
         ImageIndex.build(*made, tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder of pictures"):
+    with pytest.raises(FileNotFoundError, match="no folder of images"):
         ImageIndex.build(*made, tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="no picture"):
+    with pytest.raises(FileNotFoundError, match="no image"):
         ImageIndex.build(*made, [tmp_path / "nowhere.png"])
     with pytest.raises(ValueError, match="no column image_id; it has image, captions"):
         ImageIndex.build(*made, tiny_dataset(2).remove_columns("image_id"))
 
 
-def test_parquet_is_kept_up_to_date(made, seen, tmp_path):
+def test_parquet_is_cached_up_to_date(made, seen, tmp_path):
     import pyarrow.parquet as pq
 
     data, file = tiny_dataset(16), tmp_path / "vectors.parquet"

@@ -122,10 +122,10 @@ def test_a_database_that_is_not_there(made):
 def test_the_command_writes_a_table(url, made, tmp_path, capsys):
     for part in made:
         part.save_pretrained(tmp_path / "model")
-    (tmp_path / "pictures").mkdir()
-    tiny_dataset(1)[0]["image"].save(tmp_path / "pictures" / "0.png")
+    (tmp_path / "images").mkdir()
+    tiny_dataset(1)[0]["image"].save(tmp_path / "images" / "0.png")
     with pytest.raises(SystemExit) as stopped:
-        main(["embed", str(tmp_path / "model"), str(tmp_path / "pictures"), url, "--table", "Other pictures"])
+        main(["embed", str(tmp_path / "model"), str(tmp_path / "images"), url, "--table", "Other images"])
     assert not stopped.value.code
     assert capsys.readouterr().out == "1 added, 0 changed, 0 unchanged, 0 removed\n"
-    assert rows(url, 'SELECT id FROM "Other pictures"') == [("0.png",)]
+    assert rows(url, 'SELECT id FROM "Other images"') == [("0.png",)]

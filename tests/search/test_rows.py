@@ -158,7 +158,7 @@ def test_damage_is_said_in_a_sentence(tmp_path, damage):
         file.unlink()
     else:
         (tmp_path / files.MANIFEST).write_text("{")
-    with pytest.raises(ValueError, match=r"is damaged.*delete it, and index the pictures again"):
+    with pytest.raises(ValueError, match=r"is damaged.*delete it, and index the images again"):
         files.read(tmp_path)
 
 

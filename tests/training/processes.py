@@ -30,7 +30,7 @@ def arguments(folder, **more):
 
 
 def fixed_batch(rows):
-    """Kept features of 37 or more pairs, of which 5 show an image that another process has too."""
+    """Cached features of 37 or more pairs, of which 5 show an image that another process has too."""
     generator = torch.Generator().manual_seed(1)
     image_ids = torch.arange(rows)
     image_ids[20:25] = image_ids[1:6]
@@ -70,18 +70,20 @@ def case(model, batch, chunk_size=None, scale=1):
 
 
 def gradients(file):
-    """Save losses and gradients of fixed batches: even and uneven shares, twins, both losses, chunks, towers."""
+    """Save losses and gradients of fixed batches: even and uneven shares, duplicates, both losses, chunks, towers."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     cases = {}
     for loss_type in ("softmax", "sigmoid"):
-        for twins, rows, chunk_size in (
-            ("mask", 64, None),
-            ("mask", 37, None),
-            ("share", 37, None),
-            ("mask", 37, 7),
+        for same_image, rows, chunk_size in (
+            ("ignore", 64, None),
+            ("ignore", 37, None),
+            ("positive", 37, None),
+            ("ignore", 37, 7),
         ):
-            model = tiny_model(loss_type=loss_type, projection_dropout=0.0, twins=twins)
-            cases[f"{loss_type}/{twins}/{rows}/{chunk_size}"] = case(model, fixed_batch(rows), chunk_size)
+            model = tiny_model(loss_type=loss_type, projection_dropout=0.0, same_image=same_image)
+            cases[f"{loss_type}/{same_image}/{rows}/{chunk_size}"] = case(
+                model, fixed_batch(rows), chunk_size
+            )
         for chunk_size in (None, 2):
             model = tiny_model(loss_type=loss_type, projection_dropout=0.0)
             model.unfreeze()

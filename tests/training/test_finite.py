@@ -34,19 +34,19 @@ def test_a_nan_loss_names_step_images_and_cause(tmp_path, chunk_size):
         save_total_limit=1,
         gradient_cache_chunk_size=chunk_size,
     )
-    ids = [f"picture-{i}" for i in range(24)]
+    ids = [f"image-{i}" for i in range(24)]
     trainer.train_dataset = tiny_dataset(24).remove_columns("image_id").add_column("image_id", ids)
     trainer.add_callback(Spoil(2, nan_weight))
     with pytest.raises(NotFiniteError, match="loss at step 3 is nan") as caught:
         trainer.train()
     assert "visual_projection.linear1.weight" in str(caught.value)
-    assert "lower learning_rate" in str(caught.value) and "picture-" in str(caught.value)
+    assert "lower learning_rate" in str(caught.value) and "image-" in str(caught.value)
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
     saved = CustomClipModel.from_pretrained(tmp_path / "checkpoint-2")
     assert all(torch.isfinite(p).all() for p in saved.parameters())
 
 
-def test_pictures_that_are_not_finite_are_named(tmp_path):
+def test_images_that_are_not_finite_are_named(tmp_path):
     trainer = make_trainer(tmp_path, feature_cache="never")
     prepare = trainer.data_collator
 

@@ -1,6 +1,6 @@
 """Pins: heads started by canonical correlation analysis find what is shared between noisy features, as an
 independent NumPy computation does; both kinds of heads; seeded training is not shifted by it; it needs both
-towers' kept features and says so."""
+towers' cached features and says so."""
 
 import numpy as np
 import pytest
@@ -68,10 +68,10 @@ def test_the_trainer_starts_there_and_a_resumed_run_does_not(tmp_path):
         assert torch.equal(a, b), name
 
 
-def test_without_kept_features_it_says_so(tmp_path):
+def test_without_cached_features_it_says_so(tmp_path):
     model = tiny_model()
     model.unfreeze("text")
-    with pytest.raises(ValueError, match="head_init='cca' is computed on the kept features of both towers"):
+    with pytest.raises(ValueError, match="head_init='cca' is computed on the cached features of both towers"):
         make_trainer(tmp_path, model, head_init="cca").train()
     with pytest.raises(ValueError, match="head_init must be one of 'cca', got 'pca'"):
         make_trainer(tmp_path, head_init="pca")

@@ -72,7 +72,7 @@ def test_gradients_of_one_batch(tmp_path, two, alone):
         assert_equal(one[case], two[case])
         assert max(gradient.abs().max() for name, gradient in one[case].items() if name != "loss") > 1e-2
     for loss_type in ("softmax", "sigmoid"):
-        assert_equal(one[f"{loss_type}/mask/37/None"], two[f"{loss_type}/mask/37/7"])
+        assert_equal(one[f"{loss_type}/ignore/37/None"], two[f"{loss_type}/ignore/37/7"])
         assert_equal(one[f"{loss_type}/towers/None"], two[f"{loss_type}/towers/2"])
 
 

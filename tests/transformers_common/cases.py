@@ -167,7 +167,7 @@ class TorchvisionBackbone(modeling.ModelTesterMixin, unittest.TestCase):
     @unittest.skip("a torchvision net gives no hidden states")
     def test_retain_grad_hidden_states_attentions(self) -> None: ...
 
-    @unittest.skip("a picture has no token embeddings")
+    @unittest.skip("an image has no token embeddings")
     def test_model_get_set_embeddings(self) -> None: ...
 
 

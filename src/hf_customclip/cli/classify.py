@@ -15,7 +15,7 @@ import typer
 
 from .options import BatchSize, Model
 
-HELP = """Sort pictures among labels given as words; nothing is trained for it.
+HELP = """Sort images among labels given as words; nothing is trained for it.
 
 \b
     hf-customclip classify outputs/sample cat.jpg --labels "cat,dog,red car"
@@ -25,7 +25,7 @@ HELP = """Sort pictures among labels given as words; nothing is trained for it.
     hf-customclip classify outputs/sample pics/ --labels cat,dog \\
         --format jsonl | jq -r .labels[0].label
 
-Several templates are averaged. A picture that cannot be read is named with
+Several templates are averaged. An image that cannot be read is named with
 the reason, in the results and on standard error; the others are classified
 all the same, and the exit code is then 1.
 """
@@ -41,26 +41,26 @@ class Format(str, Enum):
 
 def classify(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Pictures, and folders of pictures.")],
+    images: Annotated[list[str], typer.Argument(help="Images, and folders of images.")],
     labels: Annotated[str, typer.Option(help="Labels with commas between them, or a file with one a line.")],
     template: Annotated[
         list[str] | None, typer.Option(help="A text with {} where the label goes; may be repeated.")
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many labels of each picture to print.")] = 1,
+    top_k: Annotated[int, typer.Option(min=1, help="How many labels of each image to print.")] = 1,
     output_format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     batch_size: BatchSize = 64,
 ) -> None:
-    """Embed the labels once, the pictures in batches, and print each picture's best labels."""
-    from .pictures import find_pictures
+    """Embed the labels once, the images in batches, and print each image's best labels."""
+    from .images import find_images
 
-    names, paths = read_labels(labels), find_pictures(images)
+    names, paths = read_labels(labels), find_images(images)
     # Seconds of imports, so only after what was asked has been found to make sense.
     from tqdm import tqdm
 
     from ..data.images import open_images
-    from ..evaluation.embedding import batched
-    from ..evaluation.zero_shot import DEFAULT_TEMPLATES, ZeroShotClassifier
-    from ..loading import load_model
+    from ..inference.encode import batched
+    from ..inference.load_model import load_model
+    from ..inference.zero_shot import DEFAULT_TEMPLATES, ZeroShotClassifier
 
     classifier = ZeroShotClassifier(*load_model(model), names, template or DEFAULT_TEMPLATES, batch_size)
     line = {Format.table: _table(paths, names), Format.jsonl: _json_line, Format.csv: _csv_lines}[
@@ -80,7 +80,7 @@ def classify(
             sys.stdout.flush()
             bar.update(len(batch))
     if unreadable:
-        typer.echo(f"{unreadable} of {len(paths)} pictures could not be read.", err=True)
+        typer.echo(f"{unreadable} of {len(paths)} images could not be read.", err=True)
         raise typer.Exit(1)
 
 

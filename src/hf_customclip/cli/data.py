@@ -16,7 +16,7 @@ INSPECT_HELP = """Say what a source holds: its form, counts, splits, caption len
 
 \b
     hf-customclip data inspect flickr30k/ --plot page.png
-    hf-customclip data inspect pictures.jsonl --tokenizer distilbert/distilbert-base-multilingual-cased
+    hf-customclip data inspect images.jsonl --tokenizer distilbert/distilbert-base-multilingual-cased
     hf-customclip data inspect table.csv --images photos/ --caption-column title --caption-column alt
 """
 
@@ -25,21 +25,21 @@ INSPECT_HELP = """Say what a source holds: its form, counts, splits, caption len
 def inspect(
     source: Annotated[str, typer.Argument(help="A folder, a file or a Hub id.")],
     plot: Annotated[
-        Path | None, typer.Option(callback=can_draw, help="Draw pictures with captions, into this PNG file.")
+        Path | None, typer.Option(callback=can_draw, help="Draw images with captions, into this PNG file.")
     ] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Count tokens as this text tower does.")] = None,
     max_text_length: Annotated[int, typer.Option(help="Say how many captions are longer (tokens).")] = 32,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Open every picture, to find unreadable ones.")
+        bool, typer.Option("--verify", help="Open every image, to find unreadable ones.")
     ] = False,
-    images: Annotated[Path | None, typer.Option(help="Where the pictures lie, if elsewhere.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Where the images lie, if elsewhere.")] = None,
     captions_file: Annotated[Path | None, typer.Option(help="Which file holds the captions.")] = None,
     karpathy_file: Annotated[Path | None, typer.Option(help="A Karpathy JSON that gives the splits.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="The pictures' column.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="The images' column.")] = None,
     caption_column: Annotated[
         list[str] | None, typer.Option(help="The captions' column; may be given several times.")
     ] = None,
-    image_id_column: Annotated[str | None, typer.Option(help="The column that tells pictures apart.")] = None,
+    image_id_column: Annotated[str | None, typer.Option(help="The column that tells images apart.")] = None,
     name: Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a Hub data set.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,

@@ -18,7 +18,7 @@ HELP = """Open a page to try a model on: classify, search, moderate.
     hf upload user/my-space my-space . --repo-type space
 
 Listens on this machine alone (127.0.0.1) unless --host says otherwise; who
-can reach the page can use the model and see the index's pictures. With
+can reach the page can use the model and see the index's images. With
 --space a folder is written instead that runs as a Space on the Hub. Needs:
 pip install 'hf-customclip[demo]'
 """
@@ -45,7 +45,7 @@ def demo(
         typer.echo(f"wrote {write_space(space, model, index=index, policy=policy)}")
         return
     from ..demo.page import build_demo, launch_options
-    from ..loading import load_model
+    from ..inference.load_model import load_model
 
     loaded, processor = load_model(model)
     options: dict[str, Any] = {"policy": checked_policy, "name": Path(model).name}

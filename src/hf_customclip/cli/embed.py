@@ -8,11 +8,11 @@ import typer
 
 from .options import BatchSize, ChangesAsJson, Images, IsDataset, Model, Split, Workers
 
-HELP = """Turn pictures into vectors, as a Parquet file or straight into PostgreSQL with pgvector.
+HELP = """Turn images into vectors, as a Parquet file or straight into PostgreSQL with pgvector.
 
 \b
     hf-customclip embed outputs/sample pics/ vectors.parquet
-    hf-customclip embed outputs/sample pics/ postgresql://me@host/shop --table pictures
+    hf-customclip embed outputs/sample pics/ postgresql://me@host/shop --table images
     hf-customclip embed outputs/sample flickr30k/ vectors.parquet --dataset --split test
 
 Run it again, and only what is new or has changed is embedded; what is gone is
@@ -22,7 +22,7 @@ dropped. A run that was stopped is taken up where it was. On several processes:
     accelerate launch -m hf_customclip.cli embed outputs/sample pics/ out.parquet
     torchrun --nproc_per_node 2 -m hf_customclip.cli embed ...   # on CPUs
 
-A picture that cannot be read is named with the reason, and the exit code is then 1.
+An image that cannot be read is named with the reason, and the exit code is then 1.
 """
 
 
@@ -41,7 +41,7 @@ def embed(
     to_database = output.startswith(("postgresql://", "postgres://"))
     if not to_database and not output.endswith(".parquet"):
         raise ValueError(f"{output!r} is neither a .parquet file nor a postgresql:// address.")
-    from ..loading import load_model
+    from ..inference.load_model import load_model
     from ..search import embed_to_parquet, embed_to_postgres
 
     source, made = images_of(images, dataset, split), load_model(model)
@@ -65,7 +65,7 @@ def images_of(images: str, dataset: bool, split: str) -> Any:
 
 
 def report(changes: Any, as_json: bool) -> None:
-    """Say what was done; exit with 1 where pictures could not be read."""
+    """Say what was done; exit with 1 where images could not be read."""
     import json
     from dataclasses import asdict
 
@@ -74,7 +74,7 @@ def report(changes: Any, as_json: bool) -> None:
     if processes().is_main_process:
         print(json.dumps(asdict(changes), indent=2, ensure_ascii=False) if as_json else changes)
         if as_json and changes.unreadable:
-            typer.echo(f"Pictures that could not be read: {len(changes.unreadable)}.", err=True)
+            typer.echo(f"Images that could not be read: {len(changes.unreadable)}.", err=True)
     # On several processes an exit code other than 0 would end them all as failed.
     if changes.unreadable and processes().num_processes == 1:
         raise typer.Exit(1)

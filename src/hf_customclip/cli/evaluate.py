@@ -14,27 +14,27 @@ HELP = """Measure a model, beside chance: retrieval by the papers' protocol, or 
 
 \b
     hf-customclip evaluate outputs/sample examples/sample
-    hf-customclip evaluate user/custom-clip-flickr30k flickr30k/ --split test --plots pictures/
+    hf-customclip evaluate user/custom-clip-flickr30k flickr30k/ --split test --plots images/
     hf-customclip evaluate outputs/sample examples/sample --label-column group --template "{}"
 
-Retrieval gives recalls both ways, ranks and rsum. With --label-column, pictures are classified among the
+Retrieval gives recalls both ways, ranks and rsum. With --label-column, images are classified among the
 names of their classes; the data are then a Hub id or a folder with one subfolder for each class.
 """
 
 
 def evaluate(
     model: Model,
-    data: Annotated[str, typer.Argument(help="Pictures with captions: a folder, a file or a Hub id.")],
+    data: Annotated[str, typer.Argument(help="Images with captions: a folder, a file or a Hub id.")],
     split: Annotated[str, typer.Option(help="Which split of the data.")] = "test",
     label_column: Annotated[
-        str | None, typer.Option(help="Classify: the column that holds the pictures' classes.")
+        str | None, typer.Option(help="Classify: the column that holds the images' classes.")
     ] = None,
     template: Annotated[
         list[str] | None,
         typer.Option(help="With {} for a class; may be given several times, to be averaged."),
     ] = None,
     plots: Annotated[
-        Path | None, typer.Option(callback=can_draw, help="Folder for pictures of the results.")
+        Path | None, typer.Option(callback=can_draw, help="Folder for images of the results.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder for all_results.json and model_index.json.")
@@ -43,7 +43,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Measure one split, print, and write what was asked for."""
-    from ..loading import load_model
+    from ..inference.load_model import load_model
 
     loaded = load_model(model)
     about = {"dataset_type": Path(data).name, "dataset_name": Path(data).name, "dataset_split": split}
@@ -66,9 +66,10 @@ def evaluate(
 def _retrieval(
     model: Any, processor: Any, data: str, split: str, batch_size: int, about: dict[str, Any], folder: Path
 ) -> tuple[Any, ...]:
-    """Metrics, table, entries for a model index, and what draws the pictures."""
+    """Metrics, table, entries for a model index, and what draws the images."""
     from ..data import load_image_text_dataset
-    from ..evaluation import embed_dataset, format_retrieval_table, retrieval_chance, retrieval_eval_results
+    from ..evaluation import format_retrieval_table, retrieval_chance, retrieval_eval_results
+    from ..inference import embed_dataset
 
     dataset: Any = load_image_text_dataset(data, split=split)
     embedded = embed_dataset(model, processor, dataset, batch_size)
@@ -99,15 +100,16 @@ def _classification(
 ) -> tuple[Any, ...]:
     """The same four for zero-shot classification."""
     from ..data.labelled import load_labelled_images
-    from ..evaluation import ZeroShotClassifier, classification_eval_results, format_classification_table
-    from ..evaluation.zero_shot import DEFAULT_TEMPLATES
+    from ..evaluation import classification_eval_results, format_classification_table
+    from ..inference import ZeroShotClassifier
+    from ..inference.zero_shot import DEFAULT_TEMPLATES
 
     dataset, labels = load_labelled_images(data, split, label_column)
     classifier = ZeroShotClassifier(model, processor, labels, templates or DEFAULT_TEMPLATES, batch_size)
     result = classifier.evaluate(dataset)
 
     def draw(plots: Path) -> list[Path]:
-        from .._drawing import save_figure
+        from .._plotting import save_figure
         from ..evaluation.figures import plot_confusion_matrix
 
         return [save_figure(plot_confusion_matrix(result.confusion_matrix, labels), plots / "confusion.png")]

@@ -30,7 +30,7 @@ def export(
 ) -> None:
     """Load, export, verify, write."""
     from ..export import ExportError, export_onnx
-    from ..loading import load_model
+    from ..inference.load_model import load_model
 
     try:
         differences = export_onnx(*load_model(model), folder)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The kept outputs of frozen towers: what is stored, and how to be rid of it.")
+app = typer.Typer(help="The cached outputs of frozen towers: what is stored, and how to be rid of it.")
 
 Folder = Annotated[Path | None, typer.Option("--dir", help="Where features lie; by default in the HF cache.")]
 

@@ -10,7 +10,7 @@ import typer
 from .embed import images_of, report
 from .options import BatchSize, ChangesAsJson, Images, IsDataset, Model, Split, Workers
 
-HELP = """Index pictures for `hf-customclip search`.
+HELP = """Index images for `hf-customclip search`.
 
 \b
     hf-customclip index outputs/sample pics/ my-index
@@ -23,7 +23,7 @@ dropped. A run that was stopped is taken up where it was. On several processes:
     accelerate launch -m hf_customclip.cli index outputs/sample pics/ my-index
     torchrun --nproc_per_node 2 -m hf_customclip.cli index ...   # on CPUs
 
-A picture that cannot be read is named with the reason, and the exit code is then 1.
+An image that cannot be read is named with the reason, and the exit code is then 1.
 """
 
 
@@ -38,7 +38,7 @@ def index(
     as_json: ChangesAsJson = False,
 ) -> None:
     """Make an index, or bring one up to date."""
-    from ..loading import load_model
+    from ..inference.load_model import load_model
     from ..search import ImageIndex
 
     source = images_of(images, dataset, split)

@@ -11,7 +11,15 @@ from typing import Annotated, Any
 import typer
 
 from .._files import read_json
-from .._weights import NO_PARAMETERS, Header, count, count_parameters, read_headers, read_scalar, weight_files
+from .._safetensors import (
+    NO_PARAMETERS,
+    Header,
+    count,
+    count_parameters,
+    read_headers,
+    read_scalar,
+    weight_files,
+)
 from .options import Model
 
 HELP = """Say what a saved model is: towers, sizes, heads, temperature, results.

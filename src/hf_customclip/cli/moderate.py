@@ -18,7 +18,7 @@ import typer
 
 from .options import Model, can_draw
 
-MODERATE_HELP = """Hold pictures, and the texts that come with them, against a policy.
+MODERATE_HELP = """Hold images, and the texts that come with them, against a policy.
 
 \b
     hf-customclip moderate outputs/sample examples/policies/emoji.yaml pics/
@@ -27,11 +27,11 @@ MODERATE_HELP = """Hold pictures, and the texts that come with them, against a p
     hf-customclip moderate outputs/sample policy.yaml pics/ --json \\
         | jq -r 'select(.action == "block").path'
 
-The source is a folder of pictures, a picture, or a .jsonl or .csv file with
+The source is a folder of images, an image, or a .jsonl or .csv file with
 the columns path and/or text. What triggers is printed; with --log everything
 is recorded, one JSON object a line, and what the log has already, checked by
 the same model under the same policy, is passed over: run it again after a
-stop. A picture that cannot be read is to be reviewed, and the exit code is
+stop. An image that cannot be read is to be reviewed, and the exit code is
 then 1. An assistant, not a guarantee: see docs/moderation.md.
 """
 
@@ -58,7 +58,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Items that go through the m
 def moderate(
     model: Model,
     policy: PolicyFile,
-    source: Annotated[Path, typer.Argument(help="A folder, a picture, or a .jsonl or .csv file.")],
+    source: Annotated[Path, typer.Argument(help="A folder, an image, or a .jsonl or .csv file.")],
     log: Annotated[Path | None, typer.Option(help="Record everything in this JSONL file.")] = None,
     batch_size: BatchSize = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print every record as a line of JSON.")] = False,
@@ -71,8 +71,8 @@ def moderate(
     checked_policy, items = Policy.from_file(policy), read_items(source)
     with AuditLog(log, KEY_FIELDS) if log else nullcontext() as audit:
         # Seconds of imports, so only after what was asked has been found to make sense.
-        from ..features.hashing import weights_digest
-        from ..loading import load_model
+        from ..inference.fingerprints import weights_digest
+        from ..inference.load_model import load_model
         from ..moderation.moderator import Moderator
 
         moderator = Moderator(*load_model(model), checked_policy)
@@ -114,7 +114,7 @@ def calibrate(
     from ..moderation.policy import Policy, write_thresholds
 
     checked_policy, items = Policy.from_file(policy), read_items(labelled)
-    from ..loading import load_model
+    from ..inference.load_model import load_model
     from ..moderation.calibration import calibrate as choose
     from ..moderation.moderator import Moderator
 
@@ -142,7 +142,7 @@ def _records(
     """Check items in batches; each record is in the log when it comes."""
     from tqdm import tqdm
 
-    from ..evaluation.embedding import batched
+    from ..inference.encode import batched
 
     with tqdm(total=len(items), desc="moderate", disable=None, leave=False) as bar:
         for batch in batched(items, batch_size):
@@ -188,7 +188,7 @@ def _identity(item: Any, made_by: dict[str, str]) -> dict[str, Any]:
 
 
 def _open(path: str | None, record: dict[str, Any]) -> Any:
-    """The picture, its SHA-256 noted in the record; or None, and in the record why it must be reviewed."""
+    """The image, its SHA-256 noted in the record; or None, and in the record why it must be reviewed."""
     from ..data.images import UnreadableImageError, decode_image, to_rgb
 
     if path is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 Model = Annotated[str, typer.Argument(help="A saved folder or a Hub id.")]
-Images = Annotated[str, typer.Argument(help="A folder of pictures; with --dataset, any data set.")]
+Images = Annotated[str, typer.Argument(help="A folder of images; with --dataset, any data set.")]
 IsDataset = Annotated[
     bool,
     typer.Option(
@@ -16,13 +16,13 @@ IsDataset = Annotated[
     ),
 ]
 Split = Annotated[str, typer.Option(help="Which split of the data set.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Pictures that go through the model at a time.")]
-Workers = Annotated[int, typer.Option(min=0, help="Processes that read pictures beside this one.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that go through the model at a time.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read images beside this one.")]
 ChangesAsJson = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
 
 
 def can_draw(file: Path | None) -> Path | None:
-    """For options that ask for a picture: says before the work, not after it, that Matplotlib is missing."""
+    """For options that ask for an image: says before the work, not after it, that Matplotlib is missing."""
     if file is not None:
-        from .. import _drawing  # noqa: F401
+        from .. import _plotting  # noqa: F401
     return file

@@ -12,7 +12,7 @@ import typer
 
 from .options import can_draw
 
-HELP = """Find pictures in an index by words, by a picture, or by both.
+HELP = """Find images in an index by words, by an image, or by both.
 
 \b
     hf-customclip search my-index "a red car"
@@ -29,8 +29,8 @@ CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*")
 def search(
     directory: Annotated[Path, typer.Argument(help="What `hf-customclip index` made.")],
     words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="What to look for, as a picture.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many pictures.")] = 10,
+    image: Annotated[Path | None, typer.Option(help="What to look for, as an image.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 10,
     conditions: Annotated[
         list[str] | None,
         typer.Option(
@@ -39,7 +39,7 @@ def search(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Where the index's model is, if it has moved.")] = None,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare with every picture of a large index.")
+        bool, typer.Option("--exact", help="Compare with every image of a large index.")
     ] = False,
     plot: Annotated[
         Path | None, typer.Option(callback=can_draw, help="Draw what was found, into this PNG file.")
@@ -54,7 +54,7 @@ def search(
     # Seconds of imports only where there is an index and a query.
     read_manifest(directory)
     query: Any = words if image is None else _opened(image) if words is None else (words, _opened(image))
-    from ..loading import load_model
+    from ..inference.load_model import load_model
     from ..search import ImageIndex
 
     index = ImageIndex.load(directory, *(load_model(model) if model else ()))

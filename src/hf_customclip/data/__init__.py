@@ -1,4 +1,4 @@
-"""Image-caption data: loading every usual form, pictures, augmentation, pairs and batches.
+"""Image-caption data: loading every usual form, images, augmentation, pairs and batches.
 
 Names are imported when first used, so that `import hf_customclip.data` costs nothing.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .inspection import inspect_captions as inspect_captions
     from .inspection import inspect_source as inspect_source
     from .inspection import plot_grid as plot_grid
-    from .loading import load_image_text_dataset as load_image_text_dataset
+    from .load import load_image_text_dataset as load_image_text_dataset
     from .report import DataError as DataError
     from .report import DataReport as DataReport
 
@@ -27,7 +27,7 @@ _MODULE_OF = {
     "decode_image": "images",
     "inspect_captions": "inspection",
     "inspect_source": "inspection",
-    "load_image_text_dataset": "loading",
+    "load_image_text_dataset": "load",
     "plot_grid": "inspection",
     "to_rgb": "images",
 }

@@ -1,4 +1,4 @@
-"""Optional augmentation of training pictures, named in the config by torchvision.transforms.v2 names."""
+"""Optional augmentation of training images, named in the config by torchvision.transforms.v2 names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TRIAL_SIZE = (1024, 1024)
 
 
 def build_augmentation(spec: Sequence[Step] | Mapping[str, Any] | None) -> Augmentation | None:
-    """Turn a config's list of transforms into one callable from picture to picture; None or empty gives None.
+    """Turn a config's list of transforms into one callable from image to image; None or empty gives None.
 
     Each step is the name of a class in `torchvision.transforms.v2`, alone or with its arguments:
 
@@ -28,10 +28,10 @@ def build_augmentation(spec: Sequence[Step] | Mapping[str, Any] | None) -> Augme
           - RandomHorizontalFlip
           - RandomApply: {transforms: [{ColorJitter: {brightness: 0.2}}], p: 0.5}
 
-    It gets RGB pictures as they come from the file and must give pictures; resizing to the tower's input and
+    It gets RGB images as they come from the file and must give images; resizing to the tower's input and
     normalising stay the processor's work. Randomness is torch's. Mind that a flip makes "left" and "right" in
-    captions wrong. Raises ValueError for an unknown name, unfit arguments, or a step that gives no picture;
-    it is tried once on a blank picture, so that a mistake shows now and not in a data-loading worker.
+    captions wrong. Raises ValueError for an unknown name, unfit arguments, or a step that gives no image;
+    it is tried once on a blank image, so that a mistake shows now and not in a data-loading worker.
     """
     if not spec:
         return None
@@ -82,13 +82,13 @@ def _is_transform(value: Any) -> bool:
 
 
 def _try_out(steps: list[v2.Transform]) -> None:
-    picture: Any = PIL.Image.new("RGB", TRIAL_SIZE)
+    image: Any = PIL.Image.new("RGB", TRIAL_SIZE)
     with torch.random.fork_rng(devices=[]):  # the trial must not shift anybody's random numbers
         for step in steps:
             name = type(step).__name__
             try:
-                picture = step(picture)
-            except Exception as error:  # whatever a transform raises on a picture, it is not for pictures
-                raise ValueError(f"Augmentation {name} fails on a picture: {error}") from error
-            if not isinstance(picture, PIL.Image.Image):
-                raise ValueError(f"Augmentation {name} gives a {type(picture).__name__}, not a picture.")
+                image = step(image)
+            except Exception as error:  # whatever a transform raises on an image, it is not for images
+                raise ValueError(f"Augmentation {name} fails on an image: {error}") from error
+            if not isinstance(image, PIL.Image.Image):
+                raise ValueError(f"Augmentation {name} gives a {type(image).__name__}, not an image.")

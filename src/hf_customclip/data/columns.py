@@ -1,4 +1,4 @@
-"""Which column is the picture, which the captions: found by name, or named by hand."""
+"""Which column is the image, which the captions: found by name, or named by hand."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Columns:
     """The columns to read.
 
     `image_id` is only there if it was named by hand, and then is believed; `ids` are columns that may tell
-    pictures apart, the likeliest first.
+    images apart, the likeliest first.
     """
 
     image: str
@@ -76,13 +76,13 @@ class Columns:
 
     @property
     def text(self) -> list[str]:
-        """Everything but the picture, once each."""
+        """Everything but the image, once each."""
         wanted = [*self.captions, *self.ids, self.file_name, self.split]
         return [name for name in dict.fromkeys(wanted) if name and name != self.image]
 
 
-def find_columns(names: Iterable[str], named: NamedColumns, pictures: Sequence[str] = ()) -> Columns:
-    """Choose among column `names`; `pictures` are those known by type to hold pictures.
+def find_columns(names: Iterable[str], named: NamedColumns, images: Sequence[str] = ()) -> Columns:
+    """Choose among column `names`; `images` are those known by type to hold images.
 
     Raises DataError, listing the columns there are, if none fits or one named by hand is missing.
     """
@@ -91,10 +91,10 @@ def find_columns(names: Iterable[str], named: NamedColumns, pictures: Sequence[s
     for name in filter(None, (named.image, *captions, named.image_id, named.split)):
         if name not in present:
             raise DataError(f"There is no column {name!r}; the columns are {', '.join(present)}.")
-    image = named.image or _first(pictures, IMAGE_NAMES) or next(iter(pictures), None)
+    image = named.image or _first(images, IMAGE_NAMES) or next(iter(images), None)
     image = image or _first(present, IMAGE_NAMES)
     if image is None:
-        raise DataError(_no_column("the picture", "image_column", present))
+        raise DataError(_no_column("the image", "image_column", present))
     captions = captions or _caption_columns([name for name in present if name != image])
     if not captions:
         raise DataError(_no_column("the captions", "caption_column", present))

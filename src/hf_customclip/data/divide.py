@@ -42,7 +42,7 @@ class SplitWish:
         """The draw to make given the splits found in the data, if any; see `load_image_text_dataset`."""
         if self.listed is not None:
             if self.explicit:
-                raise DataError("A split list says which picture is in which split; leave the fractions out.")
+                raise DataError("A split list says which image is in which split; leave the fractions out.")
             return None
         if found <= {"train"} or ("train" not in found and self.explicit):
             return self.draw
@@ -59,7 +59,7 @@ def divide(parts: list[Part], wish: SplitWish, report: DataReport) -> DatasetDic
     assigned = _assigned(parts, wish.listed)
     found = {name for names in assigned for name in names if name}
     if wish.listed and not found:
-        raise DataError(f"No picture of {report.source} is in the split list ({wish.listed.rule}).")
+        raise DataError(f"No image of {report.source} is in the split list ({wish.listed.rule}).")
     draw = wish.draw_for(found, report.source)
     report.split_rule = wish.listed.rule if wish.listed else split_rule(found, draw)
     if draw:
@@ -126,7 +126,7 @@ def _select(parts: list[Part], assigned: Assignment, report: DataReport) -> Data
             rows.setdefault(name, []).append(row)
         captions = captions_per_row(part.dataset) if None in rows else []
         for row in rows.pop(None, []):
-            report.add("unlisted_picture", part.names[row], images=1, captions=captions[row])
+            report.add("unlisted_image", part.names[row], images=1, captions=captions[row])
         for name, numbers in rows.items():
             chosen.setdefault(str(name), []).append(part.dataset.select(np.asarray(numbers)))
     return DatasetDict({name: concatenate_datasets(chosen[name]) for name in in_order(chosen)})

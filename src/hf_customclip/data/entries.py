@@ -1,4 +1,4 @@
-"""From lines of a captions file to rows: pictures found on disk, captions cleaned and gathered by picture."""
+"""From lines of a captions file to rows: images found on disk, captions cleaned and gathered by image."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from .folders import ARCHIVES, FolderListing, ImageFiles
 from .part import Part, dataset_of_files
-from .pictures import ARCHIVES, FolderListing, PictureIndex
 from .report import DataError, DataReport
 
 
 class Entry(NamedTuple):
-    """What one line or record says of one picture; several may speak of the same."""
+    """What one line or record says of one image; several may speak of the same."""
 
-    name: str  # the picture's file, as the captions file writes it
+    name: str  # the image's file, as the captions file writes it
     captions: Sequence[str | None]
     folder: Path  # where a relative name starts
     image_id: str | None = None
@@ -38,7 +38,7 @@ def clean_captions(captions: Iterable[str | None], name: str, report: DataReport
 
 
 @dataclass(slots=True)
-class _Picture:
+class _Image:
     name: str
     image_id: str | None
     split: str | None
@@ -46,13 +46,13 @@ class _Picture:
 
 
 def gather(entries: Iterable[Entry], listing: FolderListing, report: DataReport) -> Part:
-    """Find each entry's picture and put its captions together, in the order of the file.
+    """Find each entry's image and put its captions together, in the order of the file.
 
-    Raises DataError if not one picture is found, since then the folder is the wrong one.
+    Raises DataError if not one image is found, since then the folder is the wrong one.
     """
-    index = PictureIndex(listing)
+    index = ImageFiles(listing)
     path_of: dict[tuple[str, Path], str | None] = {}
-    found: dict[str, _Picture] = {}
+    found: dict[str, _Image] = {}
     missing: dict[str, int] = {}
     for entry in entries:
         captions = clean_captions(entry.captions, entry.name, report)
@@ -61,50 +61,50 @@ def gather(entries: Iterable[Entry], listing: FolderListing, report: DataReport)
         if path is None:
             missing[entry.name] = missing.get(entry.name, 0) + len(captions)
             continue
-        picture = found.setdefault(path, _Picture(entry.name, entry.image_id, entry.split, []))
-        picture.captions += captions
-        if entry.split != picture.split:
-            report.add("split_conflict", f"{entry.name} ({picture.split}, {entry.split})")
+        image = found.setdefault(path, _Image(entry.name, entry.image_id, entry.split, []))
+        image.captions += captions
+        if entry.split != image.split:
+            report.add("split_conflict", f"{entry.name} ({image.split}, {entry.split})")
     _check_found(found, missing, listing)
     _report_unmatched(found, missing, index, report)
-    return _rows({path: picture for path, picture in found.items() if picture.captions}, listing.root)
+    return _rows({path: image for path, image in found.items() if image.captions}, listing.root)
 
 
-def _check_found(found: dict[str, _Picture], missing: dict[str, int], listing: FolderListing) -> None:
+def _check_found(found: dict[str, _Image], missing: dict[str, int], listing: FolderListing) -> None:
     if found:
         return
     if not missing:
-        raise DataError(f"The captions file in {listing.root} names no picture at all.")
+        raise DataError(f"The captions file in {listing.root} names no image at all.")
     first = next(iter(missing))
-    hint = " Pictures given as web addresses have to be downloaded first." if "://" in first else ""
+    hint = " Images given as web addresses have to be downloaded first." if "://" in first else ""
     archives = [path.name for path in listing.others if path.suffix.lower() in ARCHIVES]
     hint += f" Or unpack {', '.join(archives)} first." if archives else ""
     raise DataError(
-        f"None of the {len(missing):,} pictures that the captions speak of (the first is {first!r}) is among "
-        f"the {len(listing.pictures):,} in {listing.root}. Say where they are: images=FOLDER.{hint}"
+        f"None of the {len(missing):,} images that the captions speak of (the first is {first!r}) is among "
+        f"the {len(listing.images):,} in {listing.root}. Say where they are: images=FOLDER.{hint}"
     )
 
 
 def _report_unmatched(
-    found: dict[str, _Picture], missing: dict[str, int], index: PictureIndex, report: DataReport
+    found: dict[str, _Image], missing: dict[str, int], index: ImageFiles, report: DataReport
 ) -> None:
     unused, copies = index.unused(set(found))
     report.images_in += len(found) + len(missing) + len(unused) + len(copies)
     for name, captions in missing.items():
-        report.add("missing_picture", name, images=1, captions=captions)
-    for path in unused + [path for path, picture in found.items() if not picture.captions]:
-        report.add("uncaptioned_picture", path, images=1)
+        report.add("missing_image", name, images=1, captions=captions)
+    for path in unused + [path for path, image in found.items() if not image.captions]:
+        report.add("uncaptioned_image", path, images=1)
     for path in copies:
         report.add("second_copy", path, images=1)
 
 
-def _rows(pictures: dict[str, _Picture], root: Path) -> Part:
-    rows = pictures.values()
-    uses = Counter(picture.name for picture in rows)
-    # A name used in several folders (train/0001.jpg, test/0001.jpg) tells no picture; its path does.
+def _rows(images: dict[str, _Image], root: Path) -> Part:
+    rows = images.values()
+    uses = Counter(image.name for image in rows)
+    # A name used in several folders (train/0001.jpg, test/0001.jpg) tells no image; its path does.
     ids = [
-        picture.image_id or (picture.name if uses[picture.name] == 1 else os.path.relpath(path, root))
-        for path, picture in pictures.items()
+        image.image_id or (image.name if uses[image.name] == 1 else os.path.relpath(path, root))
+        for path, image in images.items()
     ]
-    dataset = dataset_of_files(list(pictures), [picture.captions for picture in rows], ids)
-    return Part(dataset, [picture.name for picture in rows], [picture.split for picture in rows])
+    dataset = dataset_of_files(list(images), [image.captions for image in rows], ids)
+    return Part(dataset, [image.name for image in rows], [image.split for image in rows])

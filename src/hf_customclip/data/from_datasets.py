@@ -1,6 +1,6 @@
-"""From a `datasets` data set of whatever columns to this package's: captions gathered by picture, in place.
+"""From a `datasets` data set of whatever columns to this package's: captions gathered by image, in place.
 
-Pictures are neither decoded nor copied: rows are chosen by index, and new text columns are laid beside them.
+Images are neither decoded nor copied: rows are chosen by index, and new text columns are laid beside them.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_da
 
 from .columns import Columns, NamedColumns, find_columns, texts_of
 from .entries import clean_captions, gather
+from .folders import list_folder
+from .formats.tables import Row, entries_of_rows
 from .part import FEATURES, Part, arrow_batches
-from .pictures import list_folder
 from .report import DataError, DataReport
-from .sources.rows import Row, entries_of_rows
 from .splits import split_name
 
 DIGEST_SIZE = 12
-# A picture's mark is its size and its last bytes: enough to tell two files apart, and quick to read.
+# An image's mark is its size and its last bytes: enough to tell two files apart, and quick to read.
 MARK_BYTES = 32
 Mark: TypeAlias = tuple[int, bytes] | None
 
 
-def picture_columns(features: Features) -> list[str]:
-    """The columns whose type says that they hold pictures: Image, bytes, or a record of bytes and path."""
-    return [name for name, feature in features.items() if _holds_pictures(feature)]
+def image_columns(features: Features) -> list[str]:
+    """The columns whose type says that they hold images: Image, bytes, or a record of bytes and path."""
+    return [name for name, feature in features.items() if _holds_images(feature)]
 
 
-def _holds_pictures(feature: object) -> bool:
+def _holds_images(feature: object) -> bool:
     if isinstance(feature, dict):
         return set(feature) == {"bytes", "path"}
     return isinstance(feature, Image) or (isinstance(feature, Value) and "binary" in feature.dtype)
 
 
-def has_pictures(dataset: Dataset, named: NamedColumns) -> bool:
-    """Whether the pictures themselves are in the data set, and not only their names."""
-    pictures = picture_columns(dataset.features)
-    return find_columns(dataset.column_names, named, pictures).image in pictures
+def has_images(dataset: Dataset, named: NamedColumns) -> bool:
+    """Whether the images themselves are in the data set, and not only their names."""
+    images = image_columns(dataset.features)
+    return find_columns(dataset.column_names, named, images).image in images
 
 
 def part_of_dataset(
@@ -58,11 +58,11 @@ def part_of_dataset(
 ) -> Part:
     """One split of a data set as a `Part`; if it is the only one, a split column goes before its name.
 
-    `known` holds the ids used in other splits with the marks of their pictures, and is added to: splits that
-    each number their pictures from 0 must not seem to share them. With `keep`, simple columns stay.
+    `known` holds the ids used in other splits with the marks of their images, and is added to: splits that
+    each number their images from 0 must not seem to share them. With `keep`, simple columns stay.
     """
     known = {} if known is None else known
-    columns = find_columns(dataset.column_names, named, picture_columns(dataset.features))
+    columns = find_columns(dataset.column_names, named, image_columns(dataset.features))
     rows = _Rows.read(dataset, columns)
     ids = rows.ids(columns, split, known)
     for image_id in dict.fromkeys(ids):
@@ -73,7 +73,7 @@ def part_of_dataset(
     names = _texts(rows.cells[columns.file_name]) if columns.file_name else _texts(rows.paths)
     splits = rows.splits(columns.split if alone else None, split)
     kept = _beside(
-        rows.pictures, groups, ids, dataset, _simple_columns(dataset.features, columns) if keep else []
+        rows.images, groups, ids, dataset, _simple_columns(dataset.features, columns) if keep else []
     )
     return Part(kept, [names[row] for row in groups], [splits[row] for row in groups])
 
@@ -81,16 +81,16 @@ def part_of_dataset(
 def part_of_names(
     sources: Sequence[tuple[str, Dataset]], named: NamedColumns, images: Path | None, report: DataReport
 ) -> Part:
-    """All splits of a data set that holds only the pictures' file names; they lie in the folder `images`."""
+    """All splits of a data set that holds only the images' file names; they lie in the folder `images`."""
     columns = find_columns(sources[0][1].column_names, named)
     feature = sources[0][1].features[columns.image]
     if not isinstance(feature, Value):
         raise DataError(
-            f"Column {columns.image!r} of {report.source} holds neither pictures nor names: {feature}."
+            f"Column {columns.image!r} of {report.source} holds neither images nor names: {feature}."
         )
     if images is None:
         raise DataError(
-            f"Column {columns.image!r} of {report.source} holds names of pictures, not pictures. "
+            f"Column {columns.image!r} of {report.source} holds names of images, not images. "
             "Say where they are: images=FOLDER."
         )
     entries = (
@@ -108,9 +108,9 @@ def _numbered(dataset: Dataset, columns: Columns, split: str) -> Iterator[Row]:
 
 @dataclass
 class _Rows:
-    """Everything about the rows of a data set that is known without reading a picture."""
+    """Everything about the rows of a data set that is known without reading an image."""
 
-    pictures: Dataset  # one column, "image"
+    images: Dataset  # one column, "image"
     cells: dict[str, list[object]]  # the text columns
     captions: list[list[str | None]]
     marks: list[Mark]  # None where there are no bytes, only a path or nothing
@@ -118,23 +118,23 @@ class _Rows:
 
     @classmethod
     def read(cls, dataset: Dataset, columns: Columns) -> _Rows:
-        pictures = dataset.select_columns([columns.image]).cast_column(columns.image, Image())
+        images = dataset.select_columns([columns.image]).cast_column(columns.image, Image())
         if columns.image != "image":
-            pictures = pictures.rename_column(columns.image, "image")
+            images = images.rename_column(columns.image, "image")
         cells: dict[str, list[object]] = {name: [] for name in columns.text}
         for table in arrow_batches(dataset, columns.text):
             for name, values in cells.items():
                 values += table[name].to_pylist()
         told = zip(*(cells[name] for name in columns.captions), strict=True)
         captions = [[text for value in values for text in texts_of(value)] for values in told]
-        return cls(pictures, cells, captions, *_marks_and_paths(pictures))
+        return cls(images, cells, captions, *_marks_and_paths(images))
 
     def ids(self, columns: Columns, prefix: str, known: Mapping[str, Mark]) -> list[str]:
-        """An id for each row, the same for rows of the same picture.
+        """An id for each row, the same for rows of the same image.
 
         A column named by hand is believed. Else it is the first candidate under which no two different
-        pictures share an id: the usual columns, then the pictures' own file names. Failing these, rows of
-        one caption are told apart by the pictures' bytes, since two captions of a picture in two splits would
+        images share an id: the usual columns, then the images' own file names. Failing these, rows of
+        one caption are told apart by the images' bytes, since two captions of an image in two splits would
         be a leak; rows of several captions, by number.
         """
         if columns.image_id:
@@ -145,7 +145,7 @@ class _Rows:
         numbers = [f"{prefix}-{row}" for row in range(len(self.marks))]
         if all(len(texts) <= 1 for texts in self.captions):
             return [
-                content or number for content, number in zip(_contents(self.pictures), numbers, strict=True)
+                content or number for content, number in zip(_contents(self.images), numbers, strict=True)
             ]
         return numbers
 
@@ -156,10 +156,10 @@ class _Rows:
         return [split_name(name) or None for name in _texts(self.cells[column])]
 
 
-def _marks_and_paths(pictures: Dataset) -> tuple[list[Mark], list[str | None]]:
+def _marks_and_paths(images: Dataset) -> tuple[list[Mark], list[str | None]]:
     marks: list[Mark] = []
     paths: list[str | None] = []
-    for table in arrow_batches(pictures, ["image"]):
+    for table in arrow_batches(images, ["image"]):
         column = table["image"].combine_chunks()
         content = pc.struct_field(column, "bytes")
         sizes = pc.binary_length(content).to_pylist()
@@ -178,18 +178,18 @@ def _fits(ids: Sequence[str], marks: Sequence[Mark], known: Mapping[str, Mark]) 
     return all(mark_of.setdefault(key, mark) == mark for key, mark in zip(ids, marks, strict=True))
 
 
-def _contents(pictures: Dataset) -> Iterator[str | None]:
-    """A digest of each picture's bytes, None where there are none."""
-    for table in arrow_batches(pictures, ["image"], 100):
+def _contents(images: Dataset) -> Iterator[str | None]:
+    """A digest of each image's bytes, None where there are none."""
+    for table in arrow_batches(images, ["image"], 100):
         for content in pc.struct_field(table["image"].combine_chunks(), "bytes"):
             buffer = content.as_buffer()
             yield hashlib.blake2b(buffer, digest_size=DIGEST_SIZE).hexdigest() if buffer else None
 
 
 def _group(rows: _Rows, ids: Sequence[str], report: DataReport) -> dict[int, list[str]]:
-    """The first row of each picture that can be kept, and all the captions of that picture.
+    """The first row of each image that can be kept, and all the captions of that image.
 
-    Different pictures under one id, which only a column named by hand can give, stay rows of their own.
+    Different images under one id, which only a column named by hand can give, stay rows of their own.
     """
     first: dict[tuple[str, Mark], int] = {}
     groups: dict[int, list[str]] = {}
@@ -199,15 +199,15 @@ def _group(rows: _Rows, ids: Sequence[str], report: DataReport) -> dict[int, lis
     report.images_in += len(groups)
     for row, captions in list(groups.items()):
         if rows.marks[row] is None and not rows.paths[row]:
-            report.add("missing_picture", ids[row], images=1, captions=len(groups.pop(row)))
+            report.add("missing_image", ids[row], images=1, captions=len(groups.pop(row)))
         elif not captions:
-            report.add("uncaptioned_picture", ids[row], images=1)
+            report.add("uncaptioned_image", ids[row], images=1)
             del groups[row]
     return groups
 
 
 def _simple_columns(features: Features, columns: Columns) -> list[str]:
-    """The columns of texts, numbers, truth values and classes that hold neither captions nor pictures."""
+    """The columns of texts, numbers, truth values and classes that hold neither captions nor images."""
     taken = {*FEATURES, columns.image, *columns.captions}
     return [
         name
@@ -217,10 +217,10 @@ def _simple_columns(features: Features, columns: Columns) -> list[str]:
 
 
 def _beside(
-    pictures: Dataset, groups: dict[int, list[str]], ids: Sequence[str], source: Dataset, others: list[str]
+    images: Dataset, groups: dict[int, list[str]], ids: Sequence[str], source: Dataset, others: list[str]
 ) -> Dataset:
-    """The chosen rows with captions, ids and others of their columns beside them; no picture is copied."""
+    """The chosen rows with captions, ids and others of their columns beside them; no image is copied."""
     columns = {"captions": [groups.get(row, []) for row in range(len(ids))], "image_id": list(ids)}
     texts = Dataset.from_dict(columns, features=Features({name: FEATURES[name] for name in columns}))
-    beside = [pictures, texts, *([source.select_columns(others)] if others else [])]
+    beside = [images, texts, *([source.select_columns(others)] if others else [])]
     return concatenate_datasets(beside, axis=1).select(np.asarray(list(groups), dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Opening pictures of every kind: one decoder that names what it cannot read, one conversion to RGB."""
+"""Opening images of every kind: one decoder that names what it cannot read, one conversion to RGB."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ DEEP_MODES = {"I;16", "I;16B", "I;16L", "I;16N", "I", "F"}
 
 
 class UnreadableImageError(ValueError):
-    """A picture that cannot be opened or decoded; `name` says which one and `reason` why."""
+    """An image that cannot be opened or decoded; `name` says which one and `reason` why."""
 
     def __init__(self, name: str, reason: str) -> None:
         self.name, self.reason = name, reason
         super().__init__(
-            f"Picture {name!r} cannot be read: {reason}. "
-            'Load the data with verify=True and on_error="skip" to leave such pictures out.'
+            f"Image {name!r} cannot be read: {reason}. "
+            'Load the data with verify=True and on_error="skip" to leave such images out.'
         )
 
     def __reduce__(self) -> tuple[type[UnreadableImageError], tuple[str, str]]:
@@ -35,19 +35,19 @@ class UnreadableImageError(ValueError):
 
 
 def image_name(value: ImageValue) -> str:
-    """What a person would call this picture: its path or file name where it has one."""
+    """What a person would call this image: its path or file name where it has one."""
     if isinstance(value, dict):
         return str(value.get("path") or "(bytes without a name)")
     if isinstance(value, (str, Path)):
         return str(value)
-    return str(getattr(value, "filename", "") or "(picture without a name)")
+    return str(getattr(value, "filename", "") or "(image without a name)")
 
 
 def decode_image(value: ImageValue, name: str | None = None) -> PIL.Image.Image:
-    """Open and fully decode a picture, in whatever mode its file has (see `to_rgb` for RGB).
+    """Open and fully decode an image, in whatever mode its file has (see `to_rgb` for RGB).
 
     `value` is a path, the file's bytes, the `{"bytes", "path"}` of an undecoded `datasets.Image` column, or a
-    picture already open. Raises `UnreadableImageError`, naming the picture, for a missing, empty, damaged,
+    image already open. Raises `UnreadableImageError`, naming the image, for a missing, empty, damaged,
     truncated or zero-sized file and for one above Pillow's decompression-bomb limit (178,956,970 pixels).
     """
     label = name or image_name(value)
@@ -68,7 +68,7 @@ def decode_image(value: ImageValue, name: str | None = None) -> PIL.Image.Image:
 def open_images(
     values: Iterable[ImageValue],
 ) -> tuple[dict[int, PIL.Image.Image], dict[int, UnreadableImageError]]:
-    """Every picture in RGB, and why others cannot be read, both by their place in `values`."""
+    """Every image in RGB, and why others cannot be read, both by their place in `values`."""
     images: dict[int, PIL.Image.Image] = {}
     unreadable: dict[int, UnreadableImageError] = {}
     for place, value in enumerate(values):
@@ -95,12 +95,12 @@ def _why_unidentified(value: ImageValue) -> str:
     if not start:
         return "the file is empty (0 bytes)"
     if start == LFS_POINTER:
-        return "it is a Git LFS pointer; fetch the picture itself with `git lfs pull`"
-    return "it is not in a picture format that Pillow knows"
+        return "it is a Git LFS pointer; fetch the image itself with `git lfs pull`"
+    return "it is not in an image format that Pillow knows"
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The picture as a person sees it, in 8-bit RGB; a plain upright RGB picture comes back as it is.
+    """The image as a person sees it, in 8-bit RGB; a plain upright RGB image comes back as it is.
 
     - EXIF orientation is applied; of an animation, the first frame is taken.
     - Transparency (alpha channel, palette entry or PNG colour key) is laid over white.

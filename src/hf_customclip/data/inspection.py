@@ -1,4 +1,4 @@
-"""Looking at data before training: what a source holds, how long its captions are, a page of its pictures."""
+"""Looking at data before training: what a source holds, how long its captions are, a page of its images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict, Image, IterableDataset
 from tqdm.auto import tqdm
 
 from .images import UnreadableImageError, decode_image, to_rgb
-from .loading import Source, load_image_text_dataset
+from .load import Source, load_image_text_dataset
 from .part import arrow_batches
 from .report import DataReport
 
@@ -95,12 +95,12 @@ def plot_grid(
     columns: int = 4,
     seed: int | None = None,
 ) -> Path:
-    """Draw pictures with their captions to a file (its suffix tells the format) and return its path.
+    """Draw images with their captions to a file (its suffix tells the format) and return its path.
 
-    The first rows * columns pictures are drawn, or with a seed that many at random. A picture that cannot be
+    The first rows * columns images are drawn, or with a seed that many at random. An image that cannot be
     read is drawn as the reason why. Needs matplotlib.
     """
-    from .._drawing import Figure, save_figure
+    from .._plotting import Figure, save_figure
 
     shown = dataset.shuffle(seed=seed) if seed is not None else dataset
     items = list(islice(shown.cast_column("image", Image(decode=False)), rows * columns))

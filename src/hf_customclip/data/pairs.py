@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Image
 
-from ..features.rows import KeptRows
+from ..features.cached_rows import CachedRows
 from .images import decode_image, to_rgb
 
 COLUMNS = ("image", "captions", "image_id")
@@ -68,33 +68,33 @@ class CaptionTable:
 
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """What pairs and retrieval items share: reading rows, or kept features in place of a tower's input.
+    """What pairs and retrieval items share: reading rows, or cached features in place of a tower's input.
 
     Args:
-        image_features: (rows, width), the image tower's pooled output, instead of pictures.
+        image_features: (rows, width), the image tower's pooled output, instead of images.
         text_features: (captions, width), the text tower's, instead of captions.
-        image_transform: from RGB picture to RGB picture, such as an augmentation.
+        image_transform: from RGB image to RGB image, such as an augmentation.
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        image_features: torch.Tensor | KeptRows | None = None,
-        text_features: torch.Tensor | KeptRows | None = None,
+        image_features: torch.Tensor | CachedRows | None = None,
+        text_features: torch.Tensor | CachedRows | None = None,
         image_transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self.table = CaptionTable(dataset)
         columns = [] if image_features is not None else ["image"]
         columns += [] if text_features is not None else ["captions"]
-        # Undecoded, so that a picture which cannot be read is named.
+        # Undecoded, so that an image which cannot be read is named.
         rows = dataset.with_format(None).select_columns(columns)
         self.rows = rows.cast_column("image", Image(decode=False)) if "image" in columns else rows
         self.image_features, self.text_features = image_features, text_features
         self.image_transform = image_transform
 
     @property
-    def is_kept(self) -> bool:
-        """Whether features stand in for pictures and captions both, so that there is nothing to load."""
+    def is_cached(self) -> bool:
+        """Whether features stand in for images and captions both, so that there is nothing to load."""
         return self.image_features is not None and self.text_features is not None
 
     def _example(self, row: int, captions: Sequence[int]) -> dict[str, Any]:
@@ -103,8 +103,8 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         if self.image_features is not None:
             example["image_features"] = self.image_features[row]
         else:
-            picture = to_rgb(decode_image(values["image"]))
-            example["image"] = self.image_transform(picture) if self.image_transform else picture
+            image = to_rgb(decode_image(values["image"]))
+            example["image"] = self.image_transform(image) if self.image_transform else image
         if self.text_features is not None:
             example["text_features"] = self.text_features[captions[0] : captions[-1] + 1]
         else:
@@ -123,7 +123,7 @@ class PairDataset(_Rows):
         return self._example(int(self.table.rows_of([caption])[0]), [int(caption)])
 
     def __getitems__(self, captions: list[int]) -> list[dict[str, Any]] | dict[str, torch.Tensor]:
-        """The examples, or of kept features the whole batch at once, which an epoch's speed rests on."""
+        """The examples, or of cached features the whole batch at once, which an epoch's speed rests on."""
         if self.image_features is None or self.text_features is None:
             return [self[caption] for caption in captions]
         numbers = np.asarray(captions)

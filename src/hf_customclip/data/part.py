@@ -15,7 +15,7 @@ FEATURES = Features({"image": Image(), "captions": List(Value("string")), "image
 
 @dataclass
 class Part:
-    """A data set with `FEATURES`; for each row what split lists call its picture, and its split if given."""
+    """A data set with `FEATURES`; for each row what split lists call its image, and its split if given."""
 
     dataset: Dataset
     names: list[str]
@@ -25,7 +25,7 @@ class Part:
 def dataset_of_files(
     paths: Sequence[str], captions: Sequence[list[str]], image_ids: Sequence[str]
 ) -> Dataset:
-    """A data set of pictures on disk; only their paths are kept."""
+    """A data set of images on disk; only their paths are kept."""
     path_column = pa.array(paths, pa.string())
     columns = {
         "image": Image().cast_storage(path_column),
@@ -43,7 +43,7 @@ def texts(dataset: Dataset, column: str) -> list[str]:
 
 
 def arrow_batches(dataset: Dataset, columns: list[str], size: int = 1000) -> Iterable[pa.Table]:
-    """Some columns of a data set in Arrow's own form, a batch at a time, so that no picture is decoded."""
+    """Some columns of a data set in Arrow's own form, a batch at a time, so that no image is decoded."""
     return dataset.select_columns(columns).with_format("arrow").iter(size)
 
 

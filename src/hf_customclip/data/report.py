@@ -16,14 +16,14 @@ class Kind(NamedTuple):
 KINDS = {
     "broken_line": Kind("lines that make no sense, left out", stops=True),
     "empty_caption": Kind("empty captions, left out", stops=True),
-    "missing_picture": Kind("pictures that are not there, left out with their captions", stops=True),
-    "uncaptioned_picture": Kind("pictures without a caption, left out", stops=True),
-    "unreadable_picture": Kind("pictures that cannot be read, left out with their captions", stops=True),
-    "unlisted_picture": Kind("pictures in no split of the split list, left out with their captions"),
+    "missing_image": Kind("images that are not there, left out with their captions", stops=True),
+    "uncaptioned_image": Kind("images without a caption, left out", stops=True),
+    "unreadable_image": Kind("images that cannot be read, left out with their captions", stops=True),
+    "unlisted_image": Kind("images in no split of the split list, left out with their captions"),
     "second_copy": Kind("files of the same name in another folder, not used"),
     "repaired_line": Kind("damaged lines that were understood all the same"),
     "not_utf8": Kind("lines that are not UTF-8, read as Windows-1252"),
-    "split_conflict": Kind("pictures that the data put in two splits"),
+    "split_conflict": Kind("images that the data put in two splits"),
 }
 NAMES_SHOWN = 5
 

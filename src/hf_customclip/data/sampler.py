@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 
-class TwinFreeBatchSampler(torch.utils.data.Sampler[list[int]]):
+class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
     """Shows each chosen caption once an epoch, in batches of nearly equal size that hold no image twice.
 
-    The batch over all processes is twin-free, and each process gets its share of every one of them. An epoch
+    The batch over all processes is duplicate-free, and each process gets its share of every one of them. An epoch
     has as many batches as pairs fill, but at least as many as one image has captions.
 
     Args:

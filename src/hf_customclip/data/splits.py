@@ -45,13 +45,13 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class SplitList:
-    """A list of which picture is in which split, from files apart from the data."""
+    """A list of which image is in which split, from files apart from the data."""
 
     rule: str
     split_of: Mapping[str, str]
 
     def find(self, *names: str | None) -> str | None:
-        """The split of a picture known by any of these names, or by the file name at the end of one."""
+        """The split of an image known by any of these names, or by the file name at the end of one."""
         for name in filter(None, names):
             split = self.split_of.get(name) or self.split_of.get(name.replace("\\", "/").rsplit("/", 1)[-1])
             if split:

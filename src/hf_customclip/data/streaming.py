@@ -1,4 +1,4 @@
-"""The same columns from a stream: one picture at a time, nothing gathered, nothing kept."""
+"""The same columns from a stream: one image at a time, nothing gathered, nothing kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datasets import Image, IterableDataset, IterableDatasetDict, concatenate_da
 
 from .columns import Columns, NamedColumns, find_columns, texts_of
 from .divide import SplitWish, split_rule, tell_of_no_train
-from .from_datasets import DIGEST_SIZE, picture_columns
+from .from_datasets import DIGEST_SIZE, image_columns
 from .images import UnreadableImageError, decode_image
 from .part import FEATURES
 from .report import DataError, DataReport
@@ -43,7 +43,7 @@ class Chooser:
 class StreamRows:
     """Maps batches of source rows to this package's columns; problems are logged or raised as they are met.
 
-    Rows are not gathered by picture: those of one picture share their `image_id` instead.
+    Rows are not gathered by image: those of one image share their `image_id` instead.
     """
 
     columns: Columns
@@ -81,7 +81,7 @@ class StreamRows:
 
     def _problem(self, image: dict[str, Any] | None, captions: list[str]) -> str | None:
         if not image or not (image.get("bytes") or image.get("path")):
-            return "no picture"
+            return "no image"
         if not any(captions):
             return "no caption"
         try:
@@ -128,10 +128,10 @@ def stream_splits(
 
 
 def _columns(source: IterableDataset, named: NamedColumns) -> Columns:
-    pictures = picture_columns(source.features)
-    columns = find_columns(source.column_names, named, pictures)
-    if columns.image not in pictures:
-        raise DataError(f"Column {columns.image!r} holds names of pictures; load it with streaming=False.")
+    images = image_columns(source.features)
+    columns = find_columns(source.column_names, named, images)
+    if columns.image not in images:
+        raise DataError(f"Column {columns.image!r} holds names of images; load it with streaming=False.")
     return columns
 
 
@@ -151,7 +151,7 @@ def _choosers(
 
 def _mapped(source: IterableDataset, rows: StreamRows) -> IterableDataset:
     undecoded = source.cast_column(rows.columns.image, Image(decode=False))
-    # Features given to `map` itself would leave the pictures undecoded for good.
+    # Features given to `map` itself would leave the images undecoded for good.
     return undecoded.map(
         rows, batched=True, batch_size=ROWS_AT_ONCE, remove_columns=source.column_names
     ).cast(FEATURES)

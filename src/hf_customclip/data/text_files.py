@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .pictures import is_picture_name
+from .folders import is_image_name
 from .report import DataReport
 
 Line = tuple[int, str]
@@ -132,7 +132,7 @@ def _parse(text: str, delimiter: str, strict: bool = True, skipinitialspace: boo
 
 def _is_a_row(line: str, delimiter: str) -> bool:
     cells = line.split(delimiter)
-    return len(cells) > 1 and any(is_picture_name(cell.strip(' "')) for cell in cells)
+    return len(cells) > 1 and any(is_image_name(cell.strip(' "')) for cell in cells)
 
 
 @contextmanager

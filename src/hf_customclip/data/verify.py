@@ -1,4 +1,4 @@
-"""Checking that pictures can be read, before training rather than in the middle of it."""
+"""Checking that images can be read, before training rather than in the middle of it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ ROWS_AT_ONCE = 256
 
 
 def drop_unreadable(part: Part, report: DataReport) -> Part:
-    """The part without the pictures that cannot be decoded, which the report then names.
+    """The part without the images that cannot be decoded, which the report then names.
 
-    Every picture is decoded once, a few at a time (Pillow decodes outside Python's lock, so threads help).
+    Every image is decoded once, a few at a time (Pillow decodes outside Python's lock, so threads help).
     """
     bad = dict(_unreadable(part.dataset))
     if not bad:
         return part
     captions = captions_per_row(part.dataset)
     for row, name in bad.items():
-        report.add("unreadable_picture", name, images=1, captions=captions[row])
+        report.add("unreadable_image", name, images=1, captions=captions[row])
     rows = [row for row in range(len(part.names)) if row not in bad]
     return Part(
         part.dataset.select(rows), [part.names[row] for row in rows], [part.splits[row] for row in rows]
@@ -34,13 +34,13 @@ def drop_unreadable(part: Part, report: DataReport) -> Part:
 
 
 def _unreadable(dataset: Dataset) -> Iterator[tuple[int, str]]:
-    pictures = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+    images = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(dataset), desc="Checking pictures", unit="picture", disable=None) as bar,
+        tqdm(total=len(dataset), desc="Checking images", unit="image", disable=None) as bar,
     ):
         for first in range(0, len(dataset), ROWS_AT_ONCE):
-            values = pictures[first : first + ROWS_AT_ONCE]["image"]
+            values = images[first : first + ROWS_AT_ONCE]["image"]
             for row, why in enumerate(pool.map(_why_unreadable, values), first):
                 if why is not None:
                     yield row, why

@@ -23,7 +23,7 @@ LABELS = "a person, an animal, food, a vehicle, a building"
 TEMPLATE = "This is a photo of {}."
 # One after the other, whichever tab asks: a model is one.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-PICTURE: dict[str, Any] = {"type": "pil", "sources": ["upload", "clipboard"]}
+IMAGE: dict[str, Any] = {"type": "pil", "sources": ["upload", "clipboard"]}
 FONTS = ["system-ui", "sans-serif"]
 CSS = """
 .gradio-container {max-width: 1100px !important; width: 100% !important; margin: 0 auto !important}
@@ -40,15 +40,15 @@ def build_demo(
     *,
     index: ImageIndex | None = None,
     policy: Policy | str | Path | None = None,
-    pictures: str | Path | None = None,
+    images: str | Path | None = None,
     name: str = "custom CLIP",
 ) -> Blocks:
     """A Gradio page for a model; start it with `.launch()`, which listens on this machine alone.
 
     Args:
-        index: adds search by words and by picture.
+        index: adds search by words and by image.
         policy: adds moderation.
-        pictures: folder in which the index's pictures lie under their ids; by default they are where they
+        images: folder in which the index's images lie under their ids; by default they are where they
             were when they were indexed.
         name: what the page calls the model.
 
@@ -60,10 +60,10 @@ def build_demo(
     except ImportError:
         raise ImportError("The page needs Gradio: pip install 'hf-customclip[demo]'") from None
     with gr.Blocks(title=f"{name}: try it", analytics_enabled=False) as page:
-        gr.Markdown(f"# {name}\nA custom CLIP: pictures and words in one space.")
+        gr.Markdown(f"# {name}\nA custom CLIP: images and words in one space.")
         with gr.Tabs():
             if index is not None:
-                _search_tab(gr, index, None if pictures is None else Path(pictures))
+                _search_tab(gr, index, None if images is None else Path(images))
             _classify_tab(gr, model, processor)
             if policy is not None:
                 _moderate_tab(gr, model, processor, policy)
@@ -96,38 +96,38 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _classify_tab(gr: Any, model: Any, processor: Any) -> None:
-    from ..evaluation.zero_shot import ZeroShotClassifier
+    from ..inference.zero_shot import ZeroShotClassifier
 
-    def classify(picture: PIL.Image.Image | None, labels: str, template: str) -> dict[str, float]:
-        if picture is None:
-            raise ValueError("Choose a picture first.")
+    def classify(image: PIL.Image.Image | None, labels: str, template: str) -> dict[str, float]:
+        if image is None:
+            raise ValueError("Choose an image first.")
         names = [name.strip() for name in labels.split(",") if name.strip()]
         classifier = ZeroShotClassifier(model, processor, list(dict.fromkeys(names)), template)
-        return {best["label"]: best["score"] for best in classifier.predict([to_rgb(picture)])[0]}
+        return {best["label"]: best["score"] for best in classifier.predict([to_rgb(image)])[0]}
 
     with gr.Tab("Classify", id="classify"), gr.Row():
         with gr.Column():
-            picture = gr.Image(label="Picture", **PICTURE, height=300, elem_id="classify-picture")
+            image = gr.Image(label="Image", **IMAGE, height=300, elem_id="classify-image")
             labels = gr.Textbox(LABELS, label="Labels, with commas between", elem_id="classify-labels")
             template = gr.Textbox(TEMPLATE, label="Sentence, with {} for the label")
             button = gr.Button("Classify", variant="primary", elem_id="classify-go")
         with gr.Column():
             gr.Markdown("### How well each label fits")
             result = gr.Label(show_label=False, elem_id="classify-result")
-    inputs = [picture, labels, template]
+    inputs = [image, labels, template]
     for event in (button.click, labels.submit, template.submit):
         event(_told(classify), inputs, result, api_name="classify", **ONE_AT_A_TIME)
 
 
-def _search_tab(gr: Any, index: ImageIndex, pictures: Path | None) -> None:
-    def search(words: str, picture: PIL.Image.Image | None) -> list[tuple[PIL.Image.Image, str]]:
+def _search_tab(gr: Any, index: ImageIndex, images: Path | None) -> None:
+    def search(words: str, image: PIL.Image.Image | None) -> list[tuple[PIL.Image.Image, str]]:
         words = words.strip()
-        if not words and picture is None:
-            raise ValueError("Say what to look for: words, a picture, or both.")
-        query: Any = (words, to_rgb(picture)) if words and picture else words or to_rgb(picture)  # type: ignore[arg-type]
+        if not words and image is None:
+            raise ValueError("Say what to look for: words, an image, or both.")
+        query: Any = (words, to_rgb(image)) if words and image else words or to_rgb(image)  # type: ignore[arg-type]
         return [
             (
-                _thumbnail(pictures / found.id if pictures else found.path),
+                _thumbnail(images / found.id if images else found.path),
                 f"{found.score:.3f}  {_stem(found.id)}",
             )
             for found in index.search(query, FOUND)
@@ -137,12 +137,12 @@ def _search_tab(gr: Any, index: ImageIndex, pictures: Path | None) -> None:
         with gr.Row():
             with gr.Column(scale=2):
                 words = gr.Textbox(
-                    label=f"Words: what to look for among {len(index):,} pictures",
+                    label=f"Words: what to look for among {len(index):,} images",
                     placeholder="a red car",
                     elem_id="search-words",
                 )
                 button = gr.Button("Search", variant="primary", elem_id="search-go")
-            picture = gr.Image(label="Or a picture, or both", **PICTURE, height=250, elem_id="search-picture")
+            image = gr.Image(label="Or an image, or both", **IMAGE, height=250, elem_id="search-image")
         gr.Markdown("### Found, the best first")
         gallery = gr.Gallery(
             show_label=False,
@@ -155,7 +155,7 @@ def _search_tab(gr: Any, index: ImageIndex, pictures: Path | None) -> None:
             elem_id="search-found",
         )
     for event in (button.click, words.submit):
-        event(_told(search), [words, picture], gallery, api_name="search", **ONE_AT_A_TIME)
+        event(_told(search), [words, image], gallery, api_name="search", **ONE_AT_A_TIME)
 
 
 def _moderate_tab(gr: Any, model: Any, processor: Any, policy: Any) -> None:
@@ -163,10 +163,10 @@ def _moderate_tab(gr: Any, model: Any, processor: Any, policy: Any) -> None:
 
     moderator = Moderator(model, processor, policy)
 
-    def moderate(picture: PIL.Image.Image | None, text: str) -> tuple[str, list[list[Any]]]:
-        if picture is None and not text.strip():
-            raise ValueError("Choose a picture, write a text, or both.")
-        (verdict,) = moderator.check([None if picture is None else to_rgb(picture)], [text])
+    def moderate(image: PIL.Image.Image | None, text: str) -> tuple[str, list[list[Any]]]:
+        if image is None and not text.strip():
+            raise ValueError("Choose an image, write a text, or both.")
+        (verdict,) = moderator.check([None if image is None else to_rgb(image)], [text])
         by_need = sorted(verdict.findings, key=lambda finding: finding.threshold - finding.score)
         rows = [_row(finding) for finding in by_need]
         return f"## {verdict.action}", rows
@@ -174,7 +174,7 @@ def _moderate_tab(gr: Any, model: Any, processor: Any, policy: Any) -> None:
     with gr.Tab("Moderate", id="moderate"):
         with gr.Row():
             with gr.Column():
-                picture = gr.Image(label="Picture", **PICTURE, height=260, elem_id="moderate-picture")
+                image = gr.Image(label="Image", **IMAGE, height=260, elem_id="moderate-image")
                 text = gr.Textbox(label="Text that comes with it", lines=2, elem_id="moderate-text")
                 button = gr.Button("Check", variant="primary", elem_id="moderate-go")
             with gr.Column():
@@ -187,7 +187,7 @@ def _moderate_tab(gr: Any, model: Any, processor: Any, policy: Any) -> None:
             headers=FINDING_COLUMNS, label="Why", interactive=False, wrap=True, elem_id="moderate-why"
         )
     for event in (button.click, text.submit):
-        event(_told(moderate), [picture, text], [action, table], api_name="moderate", **ONE_AT_A_TIME)
+        event(_told(moderate), [image, text], [action, table], api_name="moderate", **ONE_AT_A_TIME)
 
 
 def _row(finding: Finding) -> list[str]:
@@ -202,12 +202,12 @@ def _stem(name: str) -> str:
 
 
 def _thumbnail(file: str | Path | None) -> PIL.Image.Image:
-    """The picture, small; a grey one where it cannot be read or has no file."""
+    """The image, small; a grey one where it cannot be read or has no file."""
     try:
         if file is None:
-            raise UnreadableImageError("picture", "it has no file")
-        picture = to_rgb(decode_image(file))
+            raise UnreadableImageError("image", "it has no file")
+        image = to_rgb(decode_image(file))
     except UnreadableImageError:
         return PIL.Image.new("RGB", THUMBNAIL, "lightgrey")
-    picture.thumbnail(THUMBNAIL)
-    return picture
+    image.thumbnail(THUMBNAIL)
+    return image

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hf_customclip.demo import build_demo
 from hf_customclip.demo.page import launch_options
-from hf_customclip.loading import load_model
+from hf_customclip.inference.load_model import load_model
 
 HERE = Path(__file__).resolve().parent
 MODEL = {model}
@@ -24,7 +24,7 @@ options = {{"name": {name!r}}}
 if (HERE / "index").is_dir():
     from hf_customclip.search import ImageIndex
 
-    options |= {{"index": ImageIndex.load(HERE / "index", model, processor), "pictures": HERE / "pictures"}}
+    options |= {{"index": ImageIndex.load(HERE / "index", model, processor), "images": HERE / "images"}}
 if (HERE / "policy").is_dir():
     options["policy"] = HERE / "policy" / "policy.yaml"
 page = build_demo(model, processor, **options)
@@ -55,11 +55,11 @@ def write_space(
 ) -> Path:
     """Write `app.py`, `requirements.txt`, `README.md` and what the page shows into a new folder.
 
-    A model on the Hub stays there; one in a folder is copied. The index is copied with its pictures, the policy
-    with its example pictures, so that the folder is whole: `hf upload user/name FOLDER --repo-type space`.
+    A model on the Hub stays there; one in a folder is copied. The index is copied with its images, the policy
+    with its example images, so that the folder is whole: `hf upload user/name FOLDER --repo-type space`.
 
     Raises:
-        ValueError: the folder is not empty, or the index is another model's, or its pictures are gone.
+        ValueError: the folder is not empty, or the index is another model's, or its images are gone.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -85,7 +85,7 @@ def write_space(
 
 
 def _copy_index(index: Path, model: str, folder: Path) -> None:
-    from ..loading import load_model
+    from ..inference.load_model import load_model
     from ..search import ImageIndex
 
     # With the model, as an index of another one is better refused now than by the Space when it starts.
@@ -93,8 +93,8 @@ def _copy_index(index: Path, model: str, folder: Path) -> None:
     shutil.copytree(index, folder / "index")
     for name, path in zip(rows["id"].to_pylist(), rows["path"].to_pylist(), strict=True):
         if path is None or not Path(path).is_file():
-            raise ValueError(f"The index's picture {name!r} has no file, so the Space could not show it.")
-        target = folder / "pictures" / name
+            raise ValueError(f"The index's image {name!r} has no file, so the Space could not show it.")
+        target = folder / "images" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
 
@@ -111,7 +111,7 @@ def _copy_policy(policy: Path, folder: Path) -> None:
                 relative = example.resolve().relative_to(policy.parent.resolve())
             except ValueError:
                 raise PolicyError(
-                    f"The example picture '{example}' must lie beside the policy or below."
+                    f"The example image '{example}' must lie beside the policy or below."
                 ) from None
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(example, folder / relative)

@@ -1,4 +1,4 @@
-"""Retrieval, zero-shot classification, pictures and reports for image-text models.
+"""Retrieval, zero-shot classification, images and reports for image-text models.
 
 Names are imported when first used, so that `import hf_customclip.evaluation` costs nothing.
 """
@@ -9,14 +9,9 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from .adapters import load_open_clip_style as load_open_clip_style
-    from .callbacks import ChanceLossCallback as ChanceLossCallback
-    from .callbacks import OverfittingCallback as OverfittingCallback
     from .chance import chance_recall as chance_recall
     from .chance import retrieval_chance as retrieval_chance
     from .classification import ClassificationResult as ClassificationResult
-    from .embedding import embed_dataset as embed_dataset
-    from .embedding import embed_images as embed_images
-    from .embedding import embed_texts as embed_texts
     from .metric_space import METRIC_PATH as METRIC_PATH
     from .metric_space import export_retrieval_metric as export_retrieval_metric
     from .metric_space import push_retrieval_metric as push_retrieval_metric
@@ -27,19 +22,12 @@ if TYPE_CHECKING:
     from .retrieval import retrieval_metrics as retrieval_metrics
     from .retrieval import retrieval_ranks as retrieval_ranks
     from .sentence_transformers_export import save_for_sentence_transformers as save_for_sentence_transformers
-    from .zero_shot import ZeroShotClassifier as ZeroShotClassifier
 
 _MODULE_OF = {
     "METRIC_PATH": "metric_space",
-    "ChanceLossCallback": "callbacks",
     "ClassificationResult": "classification",
-    "OverfittingCallback": "callbacks",
-    "ZeroShotClassifier": "zero_shot",
     "chance_recall": "chance",
     "classification_eval_results": "reports",
-    "embed_dataset": "embedding",
-    "embed_images": "embedding",
-    "embed_texts": "embedding",
     "export_retrieval_metric": "metric_space",
     "format_classification_table": "reports",
     "format_retrieval_table": "reports",

@@ -1,7 +1,7 @@
 """A model in the shape that LAION's CLIP_benchmark and open_clip-style code call.
 
 model, transform, tokenizer = load_open_clip_style("user/my-clip", device="cpu")
-image_features = model.encode_image(transform(picture)[None])
+image_features = model.encode_image(transform(image)[None])
 text_features = model.encode_text(tokenizer(["a cat", "a dog"]))
 """
 
@@ -63,7 +63,7 @@ class OpenClipStyleModel(nn.Module):
 
 
 class OpenClipStyleTransform:
-    """One picture to pixels `[channels, height, width]`; a class, so that worker processes can have it."""
+    """One image to pixels `[channels, height, width]`; a class, so that worker processes can have it."""
 
     def __init__(self, processor: ProcessorMixin) -> None:
         self.processor = processor

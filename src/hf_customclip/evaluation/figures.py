@@ -1,4 +1,4 @@
-"""Pictures of results with Matplotlib, as figures that need no display.
+"""Images of results with Matplotlib, as figures that need no display.
 
 Each function returns a `matplotlib.figure.Figure`. Texts are drawn as they are: a `$` in one is no formula.
 """
@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 import numpy as np
 from torch import Tensor
 
-from .._drawing import Axes, Figure, Rectangle, font_manager, rc_context
+from .._plotting import Axes, Figure, Rectangle, font_manager, rc_context
 
 RIGHT, WRONG, NEUTRAL = "#1a9850", "#d5d5d5", "#444444"
 COLOURS = ("#0b5394", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#a6761d")
@@ -84,8 +84,8 @@ def plot_image_to_text(queries: Sequence[Query], title: str = "Image to text") -
     lines = max(len(query.hits) for query in queries)
     figure = _figure(8.0, 0.6 + max(1.5, 0.32 * lines) * len(queries), title)
     grid = figure.subplots(len(queries), 2, squeeze=False, gridspec_kw={"width_ratios": [1, 4.2]})
-    for (picture, text), query in zip(grid, queries, strict=True):
-        _show(picture, query.item, caption=f"right one at {query.rank}")
+    for (image, text), query in zip(grid, queries, strict=True):
+        _show(image, query.item, caption=f"right one at {query.rank}")
         text.axis("off")
         for i, hit in enumerate(query.hits):
             line = f"{'✓' if hit.right else '   '} {hit.score:.2f}  {_short(hit.item, 72)}"

@@ -1,4 +1,4 @@
-"""From embeddings and a data set to the pictures that `hf-customclip evaluate --plots` writes.
+"""From embeddings and a data set to the images that `hf-customclip evaluate --plots` writes.
 
 The drawing itself is in `figures`. Importing this module needs Matplotlib (the `plots` extra).
 """
@@ -15,10 +15,10 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from .._drawing import save_figure
+from .._plotting import save_figure
 from ..data.images import decode_image, to_rgb
+from ..inference.encode import EmbeddedDataset
 from .chance import chance_recall
-from .embedding import EmbeddedDataset
 from .figures import (
     Hit,
     Query,
@@ -79,7 +79,7 @@ def plot_retrieval_grid(
     top_k: int = 5,
     seed: int = 0,
 ) -> Path:
-    """Write one picture: a few texts with the images found for them, right ones framed; return its path."""
+    """Write one image: a few texts with the images found for them, right ones framed; return its path."""
     results = _Results(dataset, embedded)
     queries = [results.text_query(row, top_k) for row in results.draw(num_queries, seed)]
     return save_figure(plot_text_to_image(queries), path)

@@ -30,7 +30,7 @@ def save_for_sentence_transformers(
     """Save model, processor and what sentence-transformers needs; return the folder.
 
     Load it with `SentenceTransformer(folder)` where `hf_customclip` is imported, elsewhere with
-    `trust_remote_code=True`. `encode` takes texts and pictures and gives L2-normalised embeddings.
+    `trust_remote_code=True`. `encode` takes texts and images and gives L2-normalised embeddings.
     """
     model.save_pretrained(directory)
     processor.save_pretrained(directory)

@@ -1,1 +1,1 @@
-"""Kept features: frozen towers run once, and their outputs stand in for pictures and captions."""
+"""Cached features: frozen towers run once, and their outputs stand in for images and captions."""

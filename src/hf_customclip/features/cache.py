@@ -1,4 +1,4 @@
-"""Which tower's outputs are kept for a data set, and how they stand in for pictures and captions."""
+"""Which tower's outputs are kept for a data set, and how they stand in for images and captions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from datasets import Dataset
 from huggingface_hub import constants
 from transformers.utils import logging
 
-from ..data.collator import ContrastiveCollator
+from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import CaptionTable, check_columns
+from ..inference.fingerprints import weights_digest, weights_state
 from ..modeling.freezing_custom_clip import is_trained
 from ..modeling.towers_custom_clip import image_input_shape
-from .extraction import CaptionLoader, PictureLoader, fill, unreadable_error, worker_count
-from .hashing import weights_digest, weights_state
-from .items import Captions, Pictures, distinct_captions, distinct_pictures
+from .cached_rows import CachedRows
+from .extraction import CaptionLoader, ImageLoader, fill, unreadable_error, worker_count
+from .items import Captions, Images, distinct_captions, distinct_images
 from .keys import has_random_tokens, image_ingredients, text_ingredients
 from .layout import DTYPES, Layout
-from .rows import KeptRows
 from .store import FeatureStore, Stored, StoreSpec
 from .towers import MODULES, TowerPass, feature_width, resolve_precision
 
@@ -45,7 +45,7 @@ class FeatureCache:
         mode: "auto", "always" or "never" (see `CustomClipTrainingArguments.feature_cache`).
         folder: where stores lie; `default_folder()` if None.
         precision: "auto", "float32" or "bfloat16".
-        unreadable: what becomes of unreadable pictures: "error" or "skip".
+        unreadable: what becomes of unreadable images: "error" or "skip".
         device: where the towers run.
         workers: loading processes for an accelerator; 0 for a good number.
         split_weights: whether every process holds only a part of the towers (FSDP, ZeRO-3).
@@ -88,10 +88,10 @@ class FeatureCache:
 
         Args:
             captions_per_image: how many captions of an image are asked for, the first ones; None for all.
-            image_transform: the augmentation of training pictures, which forbids keeping them.
+            image_transform: the augmentation of training images, which forbids keeping them.
 
         Raises:
-            ValueError: `mode` is "always" and a tower's outputs cannot be kept; or pictures cannot be read.
+            ValueError: `mode` is "always" and a tower's outputs cannot be kept; or images cannot be read.
             OSError: there is too little space on the disk.
         """
         check_columns(dataset)
@@ -108,7 +108,7 @@ class FeatureCache:
     def _make(
         self, kept: list[str], model: Any, dataset: Dataset, collator: Any, captions_per_image: int | None
     ) -> dict[str, Any]:
-        features: dict[str, KeptRows] = {}
+        features: dict[str, CachedRows] = {}
         if "image" in kept:
             dataset, features["image_features"] = self._images(model, dataset, collator)
         if "text" in kept:
@@ -137,7 +137,7 @@ class FeatureCache:
             self._said.add(message)
             logger.warning(message)
 
-    def _fit_on_device(self, features: dict[str, KeptRows]) -> bool:
+    def _fit_on_device(self, features: dict[str, CachedRows]) -> bool:
         memory: Any = getattr(torch, self.device.type, None)
         if not hasattr(memory, "mem_get_info"):
             return False
@@ -146,19 +146,17 @@ class FeatureCache:
 
     # ---- The two towers ----
 
-    def _images(self, model: Any, dataset: Dataset, collator: Any) -> tuple[Dataset, KeptRows]:
-        """The data set without the rows whose picture cannot be read, and the features of the others."""
-        pictures = distinct_pictures(dataset, self.folder)
-        ingredients = {**image_ingredients(model, collator), "data": pictures.digest}
-        stored = self._stored(
-            "image", model, dataset, ingredients, pictures, PictureLoader(pictures, collator)
-        )
-        rows = stored.order[pictures.index]
+    def _images(self, model: Any, dataset: Dataset, collator: Any) -> tuple[Dataset, CachedRows]:
+        """The data set without the rows whose image cannot be read, and the features of the others."""
+        images = distinct_images(dataset, self.folder)
+        ingredients = {**image_ingredients(model, collator), "data": images.digest}
+        stored = self._stored("image", model, dataset, ingredients, images, ImageLoader(images, collator))
+        rows = stored.order[images.index]
         if stored.unreadable:
-            readable = np.flatnonzero(~np.isin(pictures.index, list(stored.unreadable)))
+            readable = np.flatnonzero(~np.isin(images.index, list(stored.unreadable)))
             self._report_unreadable(stored, len(dataset) - len(readable))
             dataset, rows = dataset.select(readable), rows[readable]
-        return dataset, KeptRows(stored.features, rows, stored.file)
+        return dataset, CachedRows(stored.features, rows, stored.file)
 
     def _report_unreadable(self, stored: Stored, rows: int) -> None:
         reasons = list(stored.unreadable.values())
@@ -166,10 +164,12 @@ class FeatureCache:
             raise unreadable_error(reasons)
         names = "; ".join(reasons[:NAMES_SHOWN]) + ("; …" if len(reasons) > NAMES_SHOWN else "")
         self._say(
-            f"{len(reasons)} picture(s) cannot be read and are left out, {rows} row(s) with them: {names}"
+            f"{len(reasons)} image(s) cannot be read and are left out, {rows} row(s) with them: {names}"
         )
 
-    def _texts(self, model: Any, dataset: Dataset, collator: Any, captions_per_image: int | None) -> KeptRows:
+    def _texts(
+        self, model: Any, dataset: Dataset, collator: Any, captions_per_image: int | None
+    ) -> CachedRows:
         captions = distinct_captions(dataset, _first_captions(dataset, captions_per_image))
         ingredients = {**text_ingredients(model, collator), "data": captions.digest}
         stored = self._stored(
@@ -177,7 +177,7 @@ class FeatureCache:
         )
         # One more place, out of range, for captions that are not used.
         order = np.append(stored.order, len(captions))
-        return KeptRows(stored.features, order[captions.index], stored.file)
+        return CachedRows(stored.features, order[captions.index], stored.file)
 
     def _stored(
         self,
@@ -185,8 +185,8 @@ class FeatureCache:
         model: Any,
         dataset: Dataset,
         ingredients: dict[str, str],
-        items: Pictures | Captions,
-        load: PictureLoader | CaptionLoader,
+        items: Images | Captions,
+        load: ImageLoader | CaptionLoader,
     ) -> Stored:
         dtype = resolve_precision(self.precision, self.device)
         spec = StoreSpec(
@@ -235,18 +235,18 @@ def reason_against(
     if is_trained(module):
         return "it is trained"
     if tower == "image" and image_transform is not None:
-        return "the training pictures are augmented"
+        return "the training images are augmented"
     if tower == "text" and has_random_tokens(collator.processor.tokenizer):
         return "its tokenizer cuts words at random"
     return None
 
 
 def check_still_frozen(model: Any, inputs: dict[str, Any]) -> None:
-    """Raise ValueError where a tower that has been unfrozen since is fed its kept outputs."""
+    """Raise ValueError where a tower that has been unfrozen since is fed its cached outputs."""
     for tower in TOWERS:
         if f"{tower}_features" in inputs and is_trained(getattr(model, MODULES[tower])):
             raise ValueError(
-                f"The {tower} tower was unfrozen after training on its kept outputs had begun, so it would "
+                f"The {tower} tower was unfrozen after training on its cached outputs had begun, so it would "
                 "not be trained: train with feature_cache='never'."
             )
 

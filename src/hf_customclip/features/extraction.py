@@ -18,13 +18,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
-from ..data.collator import ContrastiveCollator
+from ..data.data_collator import ContrastiveCollator
 from ..data.images import open_images
-from .items import Captions, Pictures
+from .items import Captions, Images
 from .store import FeatureStore
 from .towers import TowerPass
 
-# A core's cache holds a few pictures' activations; captions are small, and each batch reads all weights anew.
+# A core's cache holds a few images' activations; captions are small, and each batch reads all weights anew.
 CPU_BATCH = {"image": 16, "text": 64}
 ACCELERATOR_BATCH = {"image": 64, "text": 256}
 MOST_WORKERS = 16
@@ -41,20 +41,20 @@ class Loader(Protocol):
         ...
 
 
-class PictureLoader:
-    """Pictures to pixels, exactly as in training through the tower."""
+class ImageLoader:
+    """Images to pixels, exactly as in training through the tower."""
 
-    def __init__(self, pictures: Pictures, collator: ContrastiveCollator) -> None:
-        self.pictures, self.collator = pictures, collator
+    def __init__(self, images: Images, collator: ContrastiveCollator) -> None:
+        self.images, self.collator = images, collator
 
     def __call__(self, numbers: list[int]) -> tuple[dict[str, torch.Tensor], dict[int, str]]:
-        images, problems = open_images(self.pictures[number] for number in numbers)
+        opened, problems = open_images(self.images[number] for number in numbers)
         unreadable = {numbers[place]: f"{error.name} ({error.reason})" for place, error in problems.items()}
-        return self.collator.pixels(list(images.values())) if images else {}, unreadable
+        return self.collator.pixels(list(opened.values())) if opened else {}, unreadable
 
     def order(self) -> np.ndarray:
-        """(pictures,) the place of each: their own, in which they are read fastest."""
-        return np.arange(len(self.pictures))
+        """(images,) the place of each: their own, in which they are read fastest."""
+        return np.arange(len(self.images))
 
 
 class CaptionLoader:
@@ -186,7 +186,7 @@ def _fill_claimed(
 def unreadable_error(reasons: list[str]) -> ValueError:
     """Names what cannot be read."""
     return ValueError(
-        f"{len(reasons)} picture(s) cannot be read: {'; '.join(reasons)}. Repair or remove them, or leave "
+        f"{len(reasons)} image(s) cannot be read: {'; '.join(reasons)}. Repair or remove them, or leave "
         "them out of training and evaluation by unreadable_images='skip'."
     )
 

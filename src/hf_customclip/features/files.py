@@ -15,7 +15,7 @@ def needing_space(folder: Path, needed: int) -> Iterator[None]:
     free = shutil.disk_usage(folder).free
     full = OSError(
         errno.ENOSPC,
-        f"The kept features need {readable_size(needed)}, and {folder} has {readable_size(free)} free: "
+        f"The cached features need {readable_size(needed)}, and {folder} has {readable_size(free)} free: "
         "make space, choose another feature_cache_dir, or train with feature_cache='never'",
     )
     if free < needed:

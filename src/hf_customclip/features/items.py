@@ -1,7 +1,7 @@
-"""The distinct pictures and captions of a data set, told apart by their content.
+"""The distinct images and captions of a data set, told apart by their content.
 
-A picture is its bytes or, where the data set holds only a path, that path with the file's size and time of
-last change. A caption is its text. Reading gigabytes of pictures only to tell whether they are the old ones
+An image is its bytes or, where the data set holds only a path, that path with the file's size and time of
+last change. A caption is its text. Reading gigabytes of images only to tell whether they are the old ones
 takes seconds, so the digests of a memory-mapped data set are kept too: under the fingerprint that `datasets`
 gives it and the size and time of its files.
 """
@@ -25,21 +25,21 @@ from safetensors.torch import load_file, save_file
 
 from .._files import replacing
 from ..data.images import image_name
-from .hashing import digest, digest_of_json
+from ..inference.fingerprints import digest, digest_of_json
 
 ROWS_AT_ONCE = 256
 DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """The distinct pictures of a data set, in the order in which they first appear.
+class Images:
+    """The distinct images of a data set, in the order in which they first appear.
 
     Attributes:
-        rows: undecoded pictures, `[{"image": {"bytes", "path"}}, …]`.
+        rows: undecoded images, `[{"image": {"bytes", "path"}}, …]`.
         first: (distinct,) the row where each first appears.
-        index: (rows,) the number of each row's picture.
-        digest: the same for the same pictures in the same order.
+        index: (rows,) the number of each row's image.
+        digest: the same for the same images in the same order.
     """
 
     rows: Dataset
@@ -54,7 +54,7 @@ class Pictures:
         return self.rows[int(self.first[number])]["image"]
 
     def name(self, number: int) -> str:
-        """What a person would call the picture."""
+        """What a person would call the image."""
         return image_name(self[number])
 
 
@@ -79,8 +79,8 @@ class Captions:
         return self.texts[int(number)].as_py()
 
 
-def distinct_pictures(dataset: Dataset, folder: Path) -> Pictures:
-    """The distinct pictures; `folder` is where digests are kept."""
+def distinct_images(dataset: Dataset, folder: Path) -> Images:
+    """The distinct images; `folder` is where digests are kept."""
     rows = dataset.with_format(None).select_columns(["image"]).cast_column("image", Image(decode=False))
     digests = _kept_digests(dataset, rows, folder)
     flat = np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}").reshape(-1)
@@ -89,7 +89,7 @@ def distinct_pictures(dataset: Dataset, folder: Path) -> Pictures:
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     first = first[order]
-    return Pictures(rows, first, rank[index.reshape(-1)], digest(np.ascontiguousarray(digests[first])))
+    return Images(rows, first, rank[index.reshape(-1)], digest(np.ascontiguousarray(digests[first])))
 
 
 def distinct_captions(dataset: Dataset, used: np.ndarray | None = None) -> Captions:
@@ -151,7 +151,7 @@ def _image_chunks(rows: Dataset) -> Iterator[pa.StructArray]:
 
 
 def _digests(chunk: pa.StructArray) -> tuple[bytes, bool]:
-    """The pictures' digests one after the other, and whether any lies in a file of its own."""
+    """The images' digests one after the other, and whether any lies in a file of its own."""
     contents = chunk.field("bytes")
     digests = [
         xxhash.xxh3_128_digest(content.as_buffer() if content.is_valid else _file_state(path.as_py()))

@@ -12,14 +12,15 @@ import torch
 import torchvision
 import transformers
 
-from ..data.collator import ContrastiveCollator
-from .hashing import digest, digest_of_json
+from ..data.data_collator import ContrastiveCollator
+from ..inference.fingerprints import digest, digest_of_json
 
 # Differ between copies of one tower that compute the same.
 NOT_CONTENT = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype")
 # Beside the model's own code: what decodes, prepares and runs.
 CODE = [
-    Path(__file__).parents[1] / name for name in ("data/images.py", "data/collator.py", "features/towers.py")
+    Path(__file__).parents[1] / name
+    for name in ("data/images.py", "data/data_collator.py", "features/towers.py")
 ]
 
 

@@ -24,10 +24,10 @@ from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from .._files import read_json, replacing, write_json
+from ..inference.fingerprints import digest_of_json
+from .cached_rows import map_features
 from .files import needing_space
-from .hashing import digest_of_json
 from .layout import DTYPES, Layout
-from .rows import map_features
 
 logger = logging.get_logger(__name__)
 
@@ -136,7 +136,7 @@ class FeatureStore:
             if not self.is_complete():
                 return  # another process has been here
             logger.warning(
-                f"The kept features in {self.path} are not as they were written: {len(damaged)} of "
+                f"The cached features in {self.path} are not as they were written: {len(damaged)} of "
                 f"{self.layout.parts} parts are computed anew."
             )
             (self.path / MANIFEST).unlink()

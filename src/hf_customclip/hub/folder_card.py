@@ -9,11 +9,11 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from .._files import read_json, write_text
-from .._weights import count_parameters, read_headers, weight_files
+from .._safetensors import count_parameters, read_headers, weight_files
 from ..evaluation.reports import RETRIEVAL_METRICS
-from .card import RetrievalResult, render_model_card
 from .errors import CLIENT_ERRORS
 from .known_data import DataDescription, hub_id_of
+from .model_card import RetrievalResult, render_model_card
 
 DATA_FILE = "data.json"
 # What a reader of the card wants to know of the training arguments, as it should be read.
@@ -47,7 +47,7 @@ def write_model_card(
     arguments: Mapping[str, Any] | None = None,
     api: HfApi | None = None,
 ) -> Path:
-    """Write `README.md` into a saved model's folder, with a picture of the curves where Matplotlib is there.
+    """Write `README.md` into a saved model's folder, with an image of the curves where Matplotlib is there.
 
     Parameters are counted in the weights. Arguments not named here are `render_model_card`'s.
 
@@ -141,7 +141,7 @@ def _draw_curves(log_history: Sequence[Mapping[str, float]], folder: Path) -> st
     if not any("loss" in entry for entry in log_history):
         return None
     try:
-        from .._drawing import save_figure
+        from .._plotting import save_figure
         from ..evaluation.figures import plot_training_curves
     except ImportError:  # the curves' numbers are in the card all the same
         return None

@@ -14,7 +14,7 @@ from typing import TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from .checks import check_folder
+from .check_folder import check_folder
 from .errors import (
     CLIENT_ERRORS,
     CONFLICT_STATUS,

@@ -14,7 +14,7 @@ PROJECTION_TYPES = ("mlp", "linear")
 TEXT_POOLINGS = ("cls", "mean", "pooler")
 VISION_POOLINGS = ("pooler", "cls", "mean")
 LOSS_TYPES = ("softmax", "sigmoid")
-TWINS = ("mask", "share")
+SAME_IMAGE = ("ignore", "positive")
 
 
 class TorchvisionBackboneConfig(PretrainedConfig):
@@ -53,8 +53,8 @@ class CustomClipConfig(PretrainedConfig):
         logit_bias_init_value: the sigmoid loss's bias, SigLIP's -10; unused by the softmax loss.
         learn_logit_scale: whether the temperature is trained; it is kept at or below ln 100.
         loss_type: "softmax" (CLIP's) or "sigmoid" (SigLIP's).
-        twins: what captions of one image are to each other in the loss: "mask" (neither right nor wrong) or
-            "share" (each as right as the other).
+        same_image: what captions of one image are to each other in the loss: "ignore" (neither right nor wrong) or
+            "positive" (each as right as the other).
         freeze_vision, freeze_text: towers are inert: no gradient, eval mode.
         vision_unfrozen_groups, text_unfrozen_groups: how many of a frozen tower's last layer groups train.
         max_text_length: captions are cut at so many tokens.
@@ -81,7 +81,7 @@ class CustomClipConfig(PretrainedConfig):
     logit_bias_init_value: float = -10.0
     learn_logit_scale: bool = True
     loss_type: str = "softmax"
-    twins: str = "mask"
+    same_image: str = "ignore"
     freeze_vision: bool = True
     freeze_text: bool = True
     vision_unfrozen_groups: int = 0
@@ -97,7 +97,7 @@ class CustomClipConfig(PretrainedConfig):
         _check_choice("text_pooling", self.text_pooling, TEXT_POOLINGS)
         _check_choice("vision_pooling", self.vision_pooling, VISION_POOLINGS)
         _check_choice("loss_type", self.loss_type, LOSS_TYPES)
-        _check_choice("twins", self.twins, TWINS)
+        _check_choice("same_image", self.same_image, SAME_IMAGE)
         self.vision_feature_layers = list(self.vision_feature_layers or [])
         self.text_feature_layers = list(self.text_feature_layers or [])
         for name in ("projection_dim", "max_text_length"):

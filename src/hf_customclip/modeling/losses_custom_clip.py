@@ -3,7 +3,7 @@
 
 Row i of `image_embeds` and row i of `text_embeds` are a pair. `all_*` hold the rows of every process, in
 which this process's begin at `offset`; left out, they are the rows themselves. `image_ids` tell captions
-of one image apart from negatives: such twins count neither as right nor as wrong.
+of one image apart from negatives: such duplicates count neither as right nor as wrong.
 """
 
 import torch
@@ -16,7 +16,7 @@ def softmax_contrastive_loss(
     logit_scale: torch.Tensor,
     image_ids: torch.Tensor | None = None,
     *,
-    twins: str = "mask",
+    same_image: str = "ignore",
     all_image_embeds: torch.Tensor | None = None,
     all_text_embeds: torch.Tensor | None = None,
     all_image_ids: torch.Tensor | None = None,
@@ -28,13 +28,13 @@ def softmax_contrastive_loss(
         image_embeds, text_embeds: (batch, dim), L2-normalised.
         logit_scale: the inverse temperature itself, not its logarithm.
         image_ids: (batch,) integers; equal ones mark captions of one image.
-        twins: "mask" or "share", what such captions are to each other.
+        same_image: "ignore" or "positive", what such captions are to each other.
     """
     all_images = image_embeds if all_image_embeds is None else all_image_embeds
     all_texts = text_embeds if all_text_embeds is None else all_text_embeds
-    found = _twins(image_ids, all_image_ids, offset)
-    image_loss = _cross_entropy(image_embeds, all_texts, logit_scale, found, twins, offset)
-    text_loss = _cross_entropy(text_embeds, all_images, logit_scale, found, twins, offset)
+    found = _same_image(image_ids, all_image_ids, offset)
+    image_loss = _cross_entropy(image_embeds, all_texts, logit_scale, found, same_image, offset)
+    text_loss = _cross_entropy(text_embeds, all_images, logit_scale, found, same_image, offset)
     return (image_loss + text_loss) / 2
 
 
@@ -45,7 +45,7 @@ def sigmoid_contrastive_loss(
     logit_bias: torch.Tensor,
     image_ids: torch.Tensor | None = None,
     *,
-    twins: str = "mask",
+    same_image: str = "ignore",
     all_text_embeds: torch.Tensor | None = None,
     all_image_ids: torch.Tensor | None = None,
     offset: int = 0,
@@ -55,11 +55,11 @@ def sigmoid_contrastive_loss(
     logits = _similarity(image_embeds, all_texts) * logit_scale + logit_bias
     signs = -torch.ones_like(logits)
     signs.diagonal(offset).fill_(1)
-    found = _twins(image_ids, all_image_ids, offset)
-    if found is not None and twins == "share":
+    found = _same_image(image_ids, all_image_ids, offset)
+    if found is not None and same_image == "positive":
         signs = signs.masked_fill(found, 1)
     losses = -F.logsigmoid(signs * logits)
-    if found is not None and twins == "mask":
+    if found is not None and same_image == "ignore":
         losses = losses.masked_fill(found, 0)
     return losses.sum() / len(image_embeds)
 
@@ -69,11 +69,11 @@ def _cross_entropy(
     keys: torch.Tensor,
     scale: torch.Tensor,
     found: torch.Tensor | None,
-    twins: str,
+    same_image: str,
     offset: int,
 ) -> torch.Tensor:
     logits = _similarity(queries, keys) * scale
-    if found is not None and twins == "share":
+    if found is not None and same_image == "positive":
         right = found.to(logits.dtype)
         right.diagonal(offset).fill_(1)
         return F.cross_entropy(logits, right / right.sum(1, keepdim=True))
@@ -88,12 +88,12 @@ def _similarity(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         return queries.float() @ keys.float().T
 
 
-def _twins(
+def _same_image(
     image_ids: torch.Tensor | None, all_image_ids: torch.Tensor | None, offset: int
 ) -> torch.Tensor | None:
     """True where a row and a column show one image but are not each other's pair."""
     if image_ids is None:
         return None
-    twins = image_ids[:, None] == (image_ids if all_image_ids is None else all_image_ids)[None]
-    twins.diagonal(offset).fill_(False)
-    return twins
+    found = image_ids[:, None] == (image_ids if all_image_ids is None else all_image_ids)[None]
+    found.diagonal(offset).fill_(False)
+    return found

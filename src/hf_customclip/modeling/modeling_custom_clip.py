@@ -190,7 +190,7 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
             text_features: (texts, text_embed_dim), the text tower's feature (`pool_text`).
             pixel_values: (images, channels, height, width); or instead
             image_features: (images, vision_embed_dim), the image tower's feature (`pool_image`).
-            image_ids: (images,) integers; pairs with equal ids are never each other's negatives (`config.twins`).
+            image_ids: (images,) integers; pairs with equal ids are never each other's negatives (`config.same_image`).
             return_loss: also compute the loss; image i and text i are then a pair.
 
         Raises:
@@ -262,7 +262,7 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
             )
         if image_ids is not None and len(image_ids) != len(image_embeds):
             raise ValueError(f"got {len(image_ids)} image_ids for {len(image_embeds)} images")
-        gathered["twins"] = self.config.twins
+        gathered["same_image"] = self.config.same_image
         if self.config.loss_type == "sigmoid":
             gathered.pop("all_image_embeds", None)
             return sigmoid_contrastive_loss(

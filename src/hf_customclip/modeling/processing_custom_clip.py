@@ -1,5 +1,5 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
-"""CustomClipProcessor: pictures to pixels as the image tower wants them, captions to tokens."""
+"""CustomClipProcessor: images to pixels as the image tower wants them, captions to tokens."""
 
 import os
 from typing import Any

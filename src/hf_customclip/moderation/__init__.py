@@ -1,4 +1,4 @@
-"""Moderation: pictures and texts held against a policy that names what is unwanted, in words and pictures.
+"""Moderation: images and texts held against a policy that names what is unwanted, in words and images.
 
 Names are imported when first used. An assistant to people who decide, not a guarantee: see docs/moderation.md.
 """

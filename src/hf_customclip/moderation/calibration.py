@@ -1,6 +1,6 @@
 """Thresholds from labelled examples, for a wanted precision or recall.
 
-An item can trigger a category by several parts (picture, text, ...), each with a threshold of its own. They are
+An item can trigger a category by several parts (image, text, ...), each with a threshold of its own. They are
 moved together: each so that alone it would raise the same number of false alarms. So one number is chosen, the
 false alarms `k`, and what is measured is the decision itself, "any part triggers".
 """

@@ -1,4 +1,4 @@
-"""What is to be checked: pictures of a folder, or rows of a CSV or JSONL file with a picture, a text or both."""
+"""What is to be checked: images of a folder, or rows of a CSV or JSONL file with an image, a text or both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.pictures import is_picture_name, list_folder
+from ..data.folders import is_image_name, list_folder
 
 COLUMNS = ("path", "text", "categories", "group")
 
@@ -20,7 +20,7 @@ class Item:
     """One thing to check.
 
     Args:
-        path: its picture, or None for a text alone.
+        path: its image, or None for a text alone.
         text: the text that comes with it, or None.
         categories: for a labelled example, the policy's categories that it belongs to.
         group: near copies share one; they are held out together in cross-validation.
@@ -33,7 +33,7 @@ class Item:
 
 
 def read_items(source: str | Path) -> list[Item]:
-    """Items of a folder of pictures, of one picture, or of a CSV or JSONL file.
+    """Items of a folder of images, of one image, or of a CSV or JSONL file.
 
     A file has the columns `path` (relative to the file) and/or `text`, and for labelled examples `categories`
     (in JSONL a list, in CSV with semicolons between; empty for a harmless one) and, optionally, `group`.
@@ -44,16 +44,16 @@ def read_items(source: str | Path) -> list[Item]:
     """
     source = Path(source)
     if source.is_dir():
-        items = [Item(str(source / os.path.relpath(path, source))) for path in list_folder(source).pictures]
+        items = [Item(str(source / os.path.relpath(path, source))) for path in list_folder(source).images]
     elif not source.is_file():
         raise FileNotFoundError(f"There is no file or folder '{source}'.")
-    elif is_picture_name(source.name):
+    elif is_image_name(source.name):
         items = [Item(str(source))]
     elif source.suffix.lower() in (".jsonl", ".csv"):
         rows = _json_rows(source) if source.suffix.lower() == ".jsonl" else _csv_rows(source)
         items = [_item(row, source.parent, f"{source}, line {line}") for line, row in rows]
     else:
-        raise ValueError(f"'{source}' is neither a folder, nor a picture, nor a .csv or .jsonl file.")
+        raise ValueError(f"'{source}' is neither a folder, nor an image, nor a .csv or .jsonl file.")
     if not items:
         raise ValueError(f"'{source}' holds nothing to check.")
     return items

@@ -1,4 +1,4 @@
-"""Scores of pictures, texts and both together against a policy, and what follows from them."""
+"""Scores of images, texts and both together against a policy, and what follows from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..evaluation.embedding import (
+from ..inference.encode import (
     DualEncoder,
     embed_all,
     embed_images,
@@ -21,7 +21,7 @@ from ..evaluation.embedding import (
 from .policy import ACTIONS, Category, Policy
 
 ALLOW = "allow"
-PART_NAMES = {"image": "the picture", "text": "the text", "pair": "picture and text together"}
+PART_NAMES = {"image": "the image", "text": "the text", "pair": "image and text together"}
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Finding:
         action: what the policy asks for where it triggers.
         triggered: whether it does.
         part: the part furthest above its threshold (or the least below it): "image", "text", "pair", or
-            "example" for a picture compared with the example pictures.
+            "example" for an image compared with the example images.
         score: that part's score: the cosine with the nearest prompt; where a counter-prompt is nearer, less by
-            as much as that is nearer. For "example" the cosine with the nearest example picture.
+            as much as that is nearer. For "example" the cosine with the nearest example image.
         threshold: from which on it triggers.
         nearest: that prompt, or the example's path.
         scores: the scores of all parts that the policy judges and the item has.
@@ -53,7 +53,7 @@ class Finding:
     def __str__(self) -> str:
         sign = ">=" if self.triggered else "<"
         if self.part == "example":
-            why = f"the picture is like the example {self.nearest}"
+            why = f"the image is like the example {self.nearest}"
         else:
             why = f'{PART_NAMES[self.part]} near "{self.nearest}"'
         return f"{self.category}: {why} ({self.score:.3f} {sign} {self.threshold:.3f})"
@@ -79,7 +79,7 @@ class Verdict:
 
 
 class Moderator:
-    """Holds pictures and texts against a policy.
+    """Holds images and texts against a policy.
 
     Args:
         model: a dual encoder with `get_image_features` and `get_text_features`.
@@ -89,7 +89,7 @@ class Moderator:
 
     Raises:
         PolicyError: the policy file cannot be used.
-        UnreadableImageError: an example picture cannot be decoded.
+        UnreadableImageError: an example image cannot be decoded.
     """
 
     def __init__(
@@ -111,13 +111,13 @@ class Moderator:
         """One batch of items to a verdict for each.
 
         Args:
-            images: pictures, paths or bytes; None in place of one for an item that is text alone.
-            texts: accompanying texts; None or blank for an item that is a picture alone. A text longer than
-                the model reads is checked in overlapping pieces, each of them with the picture too.
+            images: images, paths or bytes; None in place of one for an item that is text alone.
+            texts: accompanying texts; None or blank for an item that is an image alone. A text longer than
+                the model reads is checked in overlapping pieces, each of them with the image too.
 
         Raises:
             ValueError: neither is given, or they are not equally many.
-            UnreadableImageError: a picture cannot be decoded.
+            UnreadableImageError: an image cannot be decoded.
         """
         if images is None and texts is None:
             raise ValueError("Nothing to check: give images, texts or both.")
@@ -127,9 +127,11 @@ class Moderator:
             raise ValueError(
                 f"{len(images)} images and {len(texts)} texts: give as many of one as of the other."
             )
-        pictures = self._embed_given(images)
+        image_embeds = self._embed_given(images)
         pieces = self._embed_pieces(texts)
-        return [self._verdict(picture, piece) for picture, piece in zip(pictures, pieces, strict=True)]
+        return [
+            self._verdict(image_embed, piece) for image_embed, piece in zip(image_embeds, pieces, strict=True)
+        ]
 
     def _embed_references(self, category: Category, batch_size: int) -> dict[str, Tensor]:
         worded = {"prompts": category.prompts, "counter_prompts": category.counter_prompts}
@@ -144,7 +146,7 @@ class Moderator:
         return found
 
     def _embed_given(self, images: Sequence[Any]) -> list[Tensor | None]:
-        """`[1, d]` for each picture, None where there is none."""
+        """`[1, d]` for each image, None where there is none."""
         given = [image for image in images if image is not None]
         embeds = iter(embed_images(self.model, self.processor, given).cpu().split(1) if given else ())
         return [None if image is None else next(embeds) for image in images]
@@ -162,15 +164,15 @@ class Moderator:
                 found[row] = embeds[owner == position]
         return found
 
-    def _verdict(self, picture: Tensor | None, pieces: Tensor | None) -> Verdict:
+    def _verdict(self, image_embed: Tensor | None, pieces: Tensor | None) -> Verdict:
         embeds: dict[str, Tensor] = {}
-        if picture is not None:
-            embeds["image"] = embeds["example"] = picture
+        if image_embed is not None:
+            embeds["image"] = embeds["example"] = image_embed
         if pieces is not None:
             embeds["text"] = pieces
-        if picture is not None and pieces is not None:
+        if image_embed is not None and pieces is not None:
             embeds["pair"] = (
-                picture + pieces
+                image_embed + pieces
             ) / 2  # its cosines: the means of both, for one and the same prompt
         findings = []
         for category, references in zip(self.policy.categories, self._references, strict=True):

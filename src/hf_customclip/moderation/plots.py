@@ -1,11 +1,11 @@
-"""The picture of a calibration. Importing this needs Matplotlib (the `plots` extra)."""
+"""The image of a calibration. Importing this needs Matplotlib (the `plots` extra)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._drawing import Figure, save_figure
+from .._plotting import Figure, save_figure
 
 if TYPE_CHECKING:
     from .calibration import Calibration

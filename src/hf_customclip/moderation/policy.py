@@ -35,7 +35,7 @@ class Category:
             judged.
         action: one of ACTIONS.
         counter_prompts: texts that describe what looks alike and is harmless.
-        examples: pictures of it.
+        examples: images of it.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Category:
         _check_thresholds(self.thresholds, where)
         for example in self.examples:
             if not example.is_file():
-                raise PolicyError(f"{where}: there is no example picture '{example}'.")
+                raise PolicyError(f"{where}: there is no example image '{example}'.")
         if bool(self.examples) != ("example" in self.thresholds):
             raise PolicyError(
-                f"{where}: example pictures and their threshold belong together. Say from which cosine on a "
-                "picture is like an example, such as threshold: {image: 0.3, example: 0.8}."
+                f"{where}: example images and their threshold belong together. Say from which cosine on a "
+                "image is like an example, such as threshold: {image: 0.3, example: 0.8}."
             )
 
 
@@ -76,7 +76,7 @@ class Policy:
 
     @classmethod
     def from_file(cls, file: str | Path) -> Policy:
-        """Read a YAML file; example pictures are relative to its folder.
+        """Read a YAML file; example images are relative to its folder.
 
         Raises:
             PolicyError: the file is missing, is no YAML, or says something that is not allowed.
@@ -99,7 +99,7 @@ class Policy:
             raise PolicyError(f"{file}: {error}") from None
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: other ones for every change of words, pictures, thresholds or actions."""
+        """16 hexadecimal digits: other ones for every change of words, images, thresholds or actions."""
         content: list[Any] = [
             [c.name, c.prompts, c.counter_prompts, dict(sorted(c.thresholds.items())), c.action]
             + [hashlib.sha256(example.read_bytes()).hexdigest() for example in c.examples]

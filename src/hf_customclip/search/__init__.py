@@ -1,4 +1,4 @@
-"""Search a collection of pictures by words, by picture, or by both.
+"""Search a collection of images by words, by image, or by both.
 
 Names are imported when first used, so that `import hf_customclip.search` costs nothing.
 """

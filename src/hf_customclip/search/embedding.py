@@ -1,6 +1,6 @@
-"""Pictures to vectors: on several processes under `accelerate launch`, and taken up again after a kill.
+"""Images to vectors: on several processes under `accelerate launch`, and taken up again after a kill.
 
-Every process writes what it has embedded in shards, each whole or not at all, under the picture's id, path
+Every process writes what it has embedded in shards, each whole or not at all, under the image's id, path
 and state; whoever comes next, in this run or another, embeds only what no shard holds.
 """
 
@@ -22,14 +22,14 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data.images import open_images
-from ..evaluation.embedding import embed_pixels
+from ..inference.encode import embed_pixels
 from .arrow import mapped, write_arrow
 from .encoder import Encoder
 from .rows import rows_table
 from .sources import Source
 
 # What a killed process loses.
-SHARD_PICTURES, SHARD_SECONDS = 2048, 30.0
+SHARD_IMAGES, SHARD_SECONDS = 2048, 30.0
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def embed_source(
         numbers: which rows, ascending.
         shards: the folder for what is done so far, of this model alone; None to keep it in memory, which is
             for a single process.
-        num_workers: processes that read and prepare pictures, for each process that embeds.
+        num_workers: processes that read and prepare images, for each process that embeds.
 
     Raises:
         ValueError: there are several processes and no folder that they share.
@@ -104,10 +104,10 @@ class _Collate:
     """Numbers of a batch to pixels; a class, so that spawned workers can have it too."""
 
     def __init__(self, encoder: Encoder, source: Source) -> None:
-        self.processor, self.pictures, self.ids = encoder.processor, source.pictures, source.column("id")
+        self.processor, self.images, self.ids = encoder.processor, source.images, source.column("id")
 
     def __call__(self, numbers: list[int]) -> tuple[list[int], Tensor | None, Problems]:
-        images, unreadable = open_images(self.pictures[number] for number in numbers)
+        images, unreadable = open_images(self.images[number] for number in numbers)
         problems = [(self.ids[numbers[place]], error.reason) for place, error in unreadable.items()]
         if not images:
             return [], None, problems
@@ -130,9 +130,7 @@ def _embed(
     problems: Problems = []
     begun = time.monotonic()
     # `disable=None` is quiet when piped.
-    with tqdm(
-        total=count, desc="embed", unit="picture", leave=False, disable=None if is_main else True
-    ) as bar:
+    with tqdm(total=count, desc="embed", unit="image", leave=False, disable=None if is_main else True) as bar:
         for numbers, pixels, batch_problems in loader:
             problems += batch_problems
             if pixels is not None:
@@ -140,7 +138,7 @@ def _embed(
                 made.update(zip((keys[number] for number in numbers), vectors, strict=True))
             bar.update(len(numbers) + len(batch_problems))
             late = time.monotonic() - begun > SHARD_SECONDS
-            if shards and made and (late or len(made) >= SHARD_PICTURES):
+            if shards and made and (late or len(made) >= SHARD_IMAGES):
                 write_shard(shards, made)
                 made, begun = {}, time.monotonic()
     if shards and made:

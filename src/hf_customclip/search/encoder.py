@@ -14,13 +14,13 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from ..evaluation.embedding import embed_images, embed_texts
-from ..features.hashing import digest_of_json, weights_digest
+from ..inference.encode import embed_images, embed_texts
+from ..inference.fingerprints import digest_of_json, weights_digest
 
-Picture: TypeAlias = Path | PIL.Image.Image
-Query: TypeAlias = str | Picture | tuple[str, Picture]
+Image: TypeAlias = Path | PIL.Image.Image
+Query: TypeAlias = str | Image | tuple[str, Image]
 
-# What decides the pixels that a picture becomes; the rest of a processor's settings differs between versions.
+# What decides the pixels that an image becomes; the rest of a processor's settings differs between versions.
 PIXEL_SETTINGS = ("size", "crop_size", "resample", "rescale_factor", "image_mean", "image_std")
 PIXEL_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_pad")
 
@@ -31,7 +31,7 @@ class ModelName:
 
     Attributes:
         name: the folder or Hub id that the model was loaded from, for people; "" if it was never saved.
-        digest: 32 hexadecimal digits of the weights' bytes and of how pictures are prepared.
+        digest: 32 hexadecimal digits of the weights' bytes and of how images are prepared.
         width: of the vectors.
     """
 
@@ -56,7 +56,7 @@ class ModelName:
 
 
 class Encoder:
-    """Pictures, words and queries to L2-normalised float32 vectors `[n, d]`.
+    """Images, words and queries to L2-normalised float32 vectors `[n, d]`.
 
     Args:
         model: a `CustomClipModel`, or another dual encoder of transformers (CLIP, SigLIP).
@@ -80,16 +80,16 @@ class Encoder:
         return embed_texts(self.model, self.processor, ["width"]).shape[1]
 
     def encode(self, queries: Sequence[Query]) -> np.ndarray:
-        """Queries to vectors: words, a picture, or both, which are the normalised sum of their two vectors.
+        """Queries to vectors: words, an image, or both, which are the normalised sum of their two vectors.
 
         Raises:
-            UnreadableImageError: a query's picture cannot be opened.
+            UnreadableImageError: a query's image cannot be opened.
             TypeError: a query is neither.
         """
         words = [_words_of(query) for query in queries]
-        pictures = [_picture_of(query) for query in queries]
+        images = [_image_of(query) for query in queries]
         total = torch.zeros(len(queries), self.width)
-        for values, embed in ((words, embed_texts), (pictures, embed_images)):
+        for values, embed in ((words, embed_texts), (images, embed_images)):
             rows = [row for row, value in enumerate(values) if value is not None]
             if rows:
                 found = embed(self.model, self.processor, [values[row] for row in rows])  # type: ignore[misc]
@@ -103,20 +103,20 @@ def _words_of(query: Query) -> str | None:
     return query if isinstance(query, str) else None
 
 
-def _picture_of(query: Query) -> Picture | None:
+def _image_of(query: Query) -> Image | None:
     if isinstance(query, tuple):
         query = _checked_pair(query)[1]
     if isinstance(query, str):
         return None
     if not isinstance(query, (Path, PIL.Image.Image)):
         raise TypeError(
-            "A query is words (str), a picture (pathlib.Path or PIL image) or the two as a tuple (words, "
-            f"picture), not {type(query).__name__}."
+            "A query is words (str), an image (pathlib.Path or PIL image) or the two as a tuple (words, "
+            f"image), not {type(query).__name__}."
         )
     return query
 
 
-def _checked_pair(query: tuple[Any, ...]) -> tuple[str, Picture]:
+def _checked_pair(query: tuple[Any, ...]) -> tuple[str, Image]:
     if len(query) != 2 or not isinstance(query[0], str) or isinstance(query[1], (str, tuple)):
-        raise TypeError("A query of both is the tuple (words, picture): a str, then a Path or PIL image.")
+        raise TypeError("A query of both is the tuple (words, image): a str, then a Path or PIL image.")
     return query

@@ -1,4 +1,4 @@
-"""A picture of what was found. Importing this needs Matplotlib (the `plots` extra)."""
+"""An image of what was found. Importing this needs Matplotlib (the `plots` extra)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._drawing import Axes, Figure, save_figure
+from .._plotting import Axes, Figure, save_figure
 from ..data.images import UnreadableImageError, decode_image, to_rgb
 from .encoder import Query
 from .index import SearchResult
@@ -16,13 +16,13 @@ COLUMNS = 5
 
 
 def plot_results(query: Query, found: Sequence[SearchResult], path: Path) -> Path:
-    """Write the query and the pictures found, the best first, as a PNG file; return its path.
+    """Write the query and the images found, the best first, as a PNG file; return its path.
 
-    Where there is no file to show, the picture's id stands.
+    Where there is no file to show, the image's id stands.
     """
-    words, picture = query if isinstance(query, tuple) else (query, query)
-    title = words if isinstance(words, str) else "Pictures like this"
-    shown: list[tuple[Any, str]] = [] if isinstance(picture, str) else [(picture, "query")]
+    words, image = query if isinstance(query, tuple) else (query, query)
+    title = words if isinstance(words, str) else "Images like this"
+    shown: list[tuple[Any, str]] = [] if isinstance(image, str) else [(image, "query")]
     shown += [(result.path or result.id, f"{result.score:.3f}  {Path(result.id).name}") for result in found]
     columns = min(COLUMNS, max(1, len(shown)))
     lines = max(1, -(-len(shown) // columns))

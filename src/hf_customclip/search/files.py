@@ -68,7 +68,7 @@ def read(directory: Path) -> Saved:
         if manifest != read_manifest(directory):  # another process has replaced it meanwhile
             return read(directory)
         raise ValueError(
-            f"The index in {directory} is damaged ({error}): delete it, and index the pictures again."
+            f"The index in {directory} is damaged ({error}): delete it, and index the images again."
         ) from error
 
 

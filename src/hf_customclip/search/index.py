@@ -1,6 +1,6 @@
-"""An index of pictures, searched by words, by picture or by both.
+"""An index of images, searched by words, by image or by both.
 
-**Which library, and why.** Up to `EXACT_ROWS` pictures every vector is compared, exactly, without any
+**Which library, and why.** Up to `EXACT_ROWS` images every vector is compared, exactly, without any
 library. Above that FAISS chooses candidates (`neighbours.py`), and their exact scores order them.
 LanceDB and usearch were measured beside it (benchmarks/search_speed.md). LanceDB keeps files and filters well,
 but a query takes it 10 ms and more. usearch's graph answers fastest, but takes many times as long to build, and
@@ -19,7 +19,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from ..loading import load_model
+from ..inference.load_model import load_model
 from . import files
 from .embedding import processes
 from .encoder import Encoder, ModelName, Query
@@ -35,7 +35,7 @@ EXACT_ROWS = 50_000
 
 @dataclass(frozen=True)
 class SearchResult:
-    """A picture that was found.
+    """An image that was found.
 
     Attributes:
         id: its path in the folder, or the data set's `image_id`.
@@ -51,13 +51,13 @@ class SearchResult:
 
 
 class ImageIndex:
-    """Pictures by their vectors, of one model. Make one with `build` or `load`.
+    """Images by their vectors, of one model. Make one with `build` or `load`.
 
     Attributes:
         made_by: the model whose vectors these are.
         recall: of the approximate search, recall@10 against the exact one as measured when the
-            candidates' index was trained, on queries made up of pictures; None while search is exact.
-        changes: what the last `build`, `update` or `add` did, and which pictures it could not read.
+            candidates' index was trained, on queries made up of images; None while search is exact.
+        changes: what the last `build`, `update` or `add` did, and which images it could not read.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ImageIndex:
         batch_size: int = 64,
         num_workers: int = 0,
     ) -> ImageIndex:
-        """Embed pictures and index them.
+        """Embed images and index them.
 
         Args:
             model: a `CustomClipModel`, or another dual encoder of transformers.
@@ -90,8 +90,8 @@ class ImageIndex:
                 says which.
             directory: where the index is kept. What was embedded is then not lost in a kill, several processes
                 may work together (`accelerate launch`), and an index that is there is brought up to date.
-            batch_size: pictures embedded at a time.
-            num_workers: processes that read and prepare pictures beside this one.
+            batch_size: images embedded at a time.
+            num_workers: processes that read and prepare images beside this one.
 
         Raises:
             ValueError: the directory holds another model's index.
@@ -146,11 +146,11 @@ class ImageIndex:
         return self._take(images, drop_gone=True, batch_size=batch_size, num_workers=num_workers)
 
     def add(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
-        """Add pictures, in the place of those with the same id; nothing is rebuilt."""
+        """Add images, in the place of those with the same id; nothing is rebuilt."""
         return self._take(images, drop_gone=False, batch_size=batch_size, num_workers=num_workers)
 
     def remove(self, ids: Iterable[str]) -> int:
-        """Remove pictures by id; ids that are not there are passed over. How many were removed."""
+        """Remove images by id; ids that are not there are passed over. How many were removed."""
         before = len(self)
         self._rows = self._rows.without(ids)
         return before - len(self)
@@ -203,14 +203,14 @@ class ImageIndex:
         filter: Filter | None = None,
         exact: bool = False,
     ) -> list[SearchResult] | list[list[SearchResult]]:
-        """The k pictures nearest to a query, each once, the best first.
+        """The k images nearest to a query, each once, the best first.
 
         Args:
-            query: words (a str), a picture (a `pathlib.Path` or PIL image), or both as a tuple (words, picture),
+            query: words (a str), an image (a `pathlib.Path` or PIL image), or both as a tuple (words, image),
                 which searches by the normalised sum of their two vectors. A list is a batch of queries.
             k: how many, at most.
             filter: `{"column": value}` with a list for any of several values, or a `pyarrow.compute`
-                expression; only pictures that meet it are found, and k of them if there are so many.
+                expression; only images that meet it are found, and k of them if there are so many.
             exact: compare with all, however many there are.
         """
         queries = query if isinstance(query, list) else [query]
@@ -263,7 +263,7 @@ class ImageIndex:
 
     @property
     def ids(self) -> list[str]:
-        """Of all pictures, in the order in which they came."""
+        """Of all images, in the order in which they came."""
         return list(self._rows.place)
 
     @property

@@ -28,7 +28,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         )
     manifest = read_json(directory / MANIFEST)
     if not isinstance(manifest, dict):
-        raise ValueError(f"{directory / MANIFEST} is damaged: delete it, and index the pictures again.")
+        raise ValueError(f"{directory / MANIFEST} is damaged: delete it, and index the images again.")
     if manifest.get("format") != FORMAT:
         raise ValueError(f"{directory} is an index of a later hf-customclip: upgrade to read it.")
     return manifest

@@ -2,7 +2,7 @@
 
 Vectors are projected on the axes that hold `VARIANCE` of their variance, fall into cells (IVF), and are kept in
 8 bits for each axis. A query looks into its nearest cells only. How many, is measured when the cells are
-made: as many as find `RECALL` of the ten nearest, for queries that lie off the pictures, as those of words
+made: as many as find `RECALL` of the ten nearest, for queries that lie off the images, as those of words
 do. FAISS runs on one thread for each query: its threads wait for each other.
 """
 
@@ -145,7 +145,7 @@ class Neighbours:
 
 
 def _queries_like_words(vectors: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Each one half a picture, half a direction that no picture has: the mean of several others."""
+    """Each one half an image, half a direction that no image has: the mean of several others."""
     centred = vectors - vectors.mean(axis=0)
     chosen = generator.choice(len(vectors), (CALIBRATION_QUERIES, 1 + MIXED))
     one, others = centred[chosen[:, 0]], centred[chosen[:, 1:]].sum(axis=1)
@@ -170,7 +170,7 @@ def _faiss() -> Any:
         import faiss
     except ImportError:
         raise ImportError(
-            "Searching more than 50,000 pictures needs FAISS: pip install 'hf-customclip[search]'."
+            "Searching more than 50,000 images needs FAISS: pip install 'hf-customclip[search]'."
         ) from None
     faiss.omp_set_num_threads(1)
     return faiss

@@ -29,7 +29,7 @@ def embed_to_parquet(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> Changes:
-    """Write `id`, `path`, `state`, metadata and `vector` (L2-normalised, a list of float32) of every picture.
+    """Write `id`, `path`, `state`, metadata and `vector` (L2-normalised, a list of float32) of every image.
 
     A file that is there is brought up to date: what has not changed is not embedded again. A run that was
     killed is taken up again, and several processes may share the work, as in `ImageIndex.build`.

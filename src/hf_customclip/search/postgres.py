@@ -6,7 +6,7 @@ with an HNSW index for inner products. A query's vector comes from `evaluation.e
 
     SELECT id, path, -(embedding <#> %s) AS score FROM images ORDER BY embedding <#> %s LIMIT 10
 
-gives the nearest pictures; conditions on `metadata` go into WHERE. The model stands in the table's comment.
+gives the nearest images; conditions on `metadata` go into WHERE. The model stands in the table's comment.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from huggingface_hub import constants
 
-from ..features.hashing import digest_of_json
+from ..inference.fingerprints import digest_of_json
 from .embedding import processes
 from .encoder import Encoder, ModelName
 from .index import ImageIndex

@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, a list of files, or a data set, all as rows with an id and a state."""
+"""Where images come from: a folder, a list of files, or a data set, all as rows with an id and a state."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, Image
 from pyarrow import csv, json, parquet
 
-from ..data.pictures import PICTURE_SUFFIXES, list_folder
-from ..features.hashing import digest, digest_of_json
+from ..data.folders import IMAGE_SUFFIXES, list_folder
+from ..inference.fingerprints import digest, digest_of_json
 
 Images: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Dataset
 
 OWN_COLUMNS = ("id", "path", "state", "vector")
-# As `datasets` knows them from its imagefolder: a line for each picture, which its column `file_name` names.
+# As `datasets` knows them from its imagefolder: a line for each image, which its column `file_name` names.
 FILE_NAME = "file_name"
 METADATA_FILES: dict[str, Callable[[Path], pa.Table]] = {
     "metadata.csv": csv.read_csv,
@@ -30,21 +30,21 @@ METADATA_FILES: dict[str, Callable[[Path], pa.Table]] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures that can be embedded, each id once.
+    """Images that can be embedded, each id once.
 
     Attributes:
-        rows: Arrow columns `id`, `path` (null for pictures without a file), `state`, and metadata.
-        pictures: what `decode_image` opens, one for each row; lazily read from a data set.
+        rows: Arrow columns `id`, `path` (null for images without a file), `state`, and metadata.
+        images: what `decode_image` opens, one for each row; lazily read from a data set.
     """
 
     rows: pa.Table
-    pictures: Any
+    images: Any
 
     def __len__(self) -> int:
         return self.rows.num_rows
 
     def keys(self) -> list[str]:
-        """Each picture in its present state, as one string."""
+        """Each image in its present state, as one string."""
         columns = (self.column(name) for name in ("id", "path", "state"))
         return ["\n".join(map(str, row)) for row in zip(*columns, strict=True)]
 
@@ -54,23 +54,23 @@ class Source:
 
 
 def open_source(images: Images) -> Source:
-    """List pictures without opening any.
+    """List images without opening any.
 
-    A folder's pictures are called by their path in it, listed files by the path that was given. Metadata of a
-    folder's pictures come from `metadata.csv`, `.jsonl` or `.parquet` in it, with a column `file_name`. A data
-    set's pictures are called by `image_id`, of several rows with one id the first counts, and its other columns
+    A folder's images are called by their path in it, listed files by the path that was given. Metadata of a
+    folder's images come from `metadata.csv`, `.jsonl` or `.parquet` in it, with a column `file_name`. A data
+    set's images are called by `image_id`, of several rows with one id the first counts, and its other columns
     are metadata. The state changes with a file's size or time or a data set's bytes, and with the metadata.
 
     Raises:
         FileNotFoundError: a file or folder is not there.
-        ValueError: there are no pictures, or a metadata column has a name that is taken.
+        ValueError: there are no images, or a metadata column has a name that is taken.
     """
     if isinstance(images, Dataset):
         return _of_dataset(images)
     if isinstance(images, (str, os.PathLike)):
         folder = Path(images).expanduser()
         if not folder.exists():
-            raise FileNotFoundError(f"There is no folder of pictures {str(images)!r}.")
+            raise FileNotFoundError(f"There is no folder of images {str(images)!r}.")
         if folder.is_dir():
             return _of_folder(folder)
         images = [images]
@@ -79,29 +79,29 @@ def open_source(images: Images) -> Source:
 
 def _of_folder(folder: Path) -> Source:
     listing = list_folder(folder)
-    if not listing.pictures:
-        known = ", ".join(sorted(PICTURE_SUFFIXES))
-        raise ValueError(f"The folder {str(folder)!r} holds no pictures ({known}).")
-    source = _of_files({Path(path).relative_to(listing.root).as_posix(): path for path in listing.pictures})
+    if not listing.images:
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"The folder {str(folder)!r} holds no images ({known}).")
+    source = _of_files({Path(path).relative_to(listing.root).as_posix(): path for path in listing.images})
     file = next((folder / name for name in METADATA_FILES if (folder / name).is_file()), None)
     return source if file is None else _with_metadata(source, file)
 
 
 def _with_metadata(source: Source, file: Path) -> Source:
-    """The rows with the columns of a metadata file, null for pictures that it does not name."""
+    """The rows with the columns of a metadata file, null for images that it does not name."""
     try:
         table = METADATA_FILES[file.name](file)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{file} cannot be read: {error}.") from None
     if FILE_NAME not in table.column_names:
-        raise ValueError(f"{file} has no column {FILE_NAME!r}, which says what picture a line is about.")
+        raise ValueError(f"{file} has no column {FILE_NAME!r}, which says what image a line is about.")
     _check_names(table.drop_columns([FILE_NAME]).column_names, str(file))
     names = table[FILE_NAME].cast(pa.string())
     if len(names.unique()) < len(names):
-        raise ValueError(f"{file} names a picture twice.")
+        raise ValueError(f"{file} names an image twice.")
     found = pc.index_in(source.rows["id"], value_set=names.combine_chunks())
     metadata = table.drop_columns([FILE_NAME]).take(found)
-    return Source(_joined(source.rows, metadata), source.pictures)
+    return Source(_joined(source.rows, metadata), source.images)
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
@@ -132,7 +132,7 @@ def _of_files(path_of: dict[str, str]) -> Source:
 
 
 def own_schema() -> pa.Schema:
-    """The columns that every picture has, besides its vector."""
+    """The columns that every image has, besides its vector."""
     return pa.schema([("id", pa.string()), ("path", pa.string()), ("state", pa.string())])
 
 
@@ -141,7 +141,7 @@ def file_state(path: str) -> str:
     try:
         state = os.stat(path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no picture {path!r}.") from None
+        raise FileNotFoundError(f"There is no image {path!r}.") from None
     return f"{state.st_size} {state.st_mtime_ns}"
 
 
@@ -157,21 +157,21 @@ def _of_dataset(dataset: Dataset) -> Source:
     first = list({image_id: row for row, image_id in reversed(list(enumerate(ids)))}.values())[::-1]
     dataset = dataset.select(first)
     metadata = _metadata(dataset)
-    pictures = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+    images = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
     rows = pa.table(
         {
             "id": [ids[row] for row in first],
-            "path": [_path_of(row["image"]) for row in pictures],
-            "state": [_picture_state(row["image"]) for row in pictures],
+            "path": [_path_of(row["image"]) for row in images],
+            "state": [_image_state(row["image"]) for row in images],
         },
         schema=own_schema(),
     )
-    return Source(_joined(rows, metadata), _Column(pictures))
+    return Source(_joined(rows, metadata), _Column(images))
 
 
 @dataclass(frozen=True)
 class _Column:
-    """The pictures of a data set, read when they are asked for."""
+    """The images of a data set, read when they are asked for."""
 
     rows: Dataset
 
@@ -180,7 +180,7 @@ class _Column:
 
 
 def _metadata(dataset: Dataset) -> pa.Table:
-    """Everything but the pictures, class labels by their names; an `id` of the user's own is left out."""
+    """Everything but the images, class labels by their names; an `id` of the user's own is left out."""
     left_out = {"image", "image_id", "id"}
     names = [
         name
@@ -199,12 +199,12 @@ def _metadata(dataset: Dataset) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _path_of(picture: dict[str, Any] | None) -> str | None:
-    path = (picture or {}).get("path")
+def _path_of(image: dict[str, Any] | None) -> str | None:
+    path = (image or {}).get("path")
     return os.path.abspath(path) if path and os.path.isfile(path) else None
 
 
-def _picture_state(picture: dict[str, Any] | None) -> str:
-    if picture and picture.get("bytes") is not None:
-        return digest(picture["bytes"])
-    return file_state((picture or {}).get("path") or "")
+def _image_state(image: dict[str, Any] | None) -> str:
+    if image and image.get("bytes") is not None:
+        return digest(image["bytes"])
+    return file_state((image or {}).get("path") or "")

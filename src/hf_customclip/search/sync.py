@@ -23,8 +23,8 @@ class Changes:
     """What a run did to a collection.
 
     Attributes:
-        added, changed, unchanged, removed: how many pictures.
-        unreadable: why a picture could not be read, by its id; it is not in the collection.
+        added, changed, unchanged, removed: how many images.
+        unreadable: why an image could not be read, by its id; it is not in the collection.
     """
 
     added: int = 0
@@ -48,7 +48,7 @@ class Plan:
     """What a source asks of a collection, and the vectors that it lacked.
 
     Attributes:
-        rows: new and changed pictures, with vectors.
+        rows: new and changed images, with vectors.
         gone: ids to drop: those that the source has no more, and those that cannot be read now.
         changes: the same in numbers.
     """
@@ -121,7 +121,7 @@ def bring_in_line(
 
 
 def known_states(rows: Rows) -> Mapping[str, tuple[str | None, str]]:
-    """Path and state of every picture, by id."""
+    """Path and state of every image, by id."""
     there = rows.compacted().table
     columns = (there[name].to_pylist() for name in ("id", "path", "state"))
     return {name: (path, state) for name, path, state in zip(*columns, strict=True)}

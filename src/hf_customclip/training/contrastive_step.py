@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..features.cache import check_still_frozen
-from ..losses import gather_rows, row_counts
+from .distributed import gather_rows, row_counts
 from .finite import not_finite_loss
 from .gradient_cache import cached_backward, split_batch
 

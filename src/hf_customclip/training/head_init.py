@@ -21,7 +21,7 @@ BATCH = 8192
 Pairs = tuple[torch.Tensor, torch.Tensor]
 
 
-def kept_pairs(dataset: PairDataset, captions_per_image: int | None) -> Iterator[Pairs]:
+def cached_pairs(dataset: PairDataset, captions_per_image: int | None) -> Iterator[Pairs]:
     """Image and text features, row by row a pair, of the first so many captions of every image."""
     images = dataset.table.captions_of_images()
     captions = [caption for of_image in images for caption in of_image[:captions_per_image]]

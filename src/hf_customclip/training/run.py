@@ -15,19 +15,19 @@ from .._files import write_json
 from ..data import load_image_text_dataset
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
-from ..evaluation.callbacks import ChanceLossCallback, OverfittingCallback
 from ..evaluation.chance import retrieval_chance
-from ..evaluation.embedding import EmbeddedDataset, embed_dataset
 from ..evaluation.reports import format_retrieval_table
 from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
 from ..hub.folder_card import DATA_FILE
 from ..hub.known_data import describe_data
-from ..loading import load_model
+from ..inference.encode import EmbeddedDataset, embed_dataset
+from ..inference.load_model import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
-from .arguments import CustomClipTrainingArguments
+from .callbacks import ChanceLossCallback, OverfittingCallback
 from .config import TrainConfig, checked_fields
 from .trainer import CustomClipTrainer
+from .training_args import CustomClipTrainingArguments
 
 
 def run_training(config: TrainConfig) -> dict[str, float]:
@@ -116,11 +116,11 @@ def _report(folder: Path, split: str, dataset: Dataset) -> None:
 
 def _show_pipeline(folder: Path, dataset: Dataset) -> None:
     labels = list(dict.fromkeys(captions[0] for captions in dataset[: min(5, len(dataset))]["captions"]))
-    picture = to_rgb(decode_image(dataset[0]["image"]))
+    image = to_rgb(decode_image(dataset[0]["image"]))
     answer = pipeline("zero-shot-image-classification", model=str(folder))(
-        picture, candidate_labels=labels, hypothesis_template="{}"
+        image, candidate_labels=labels, hypothesis_template="{}"
     )
-    print(f"\npipeline('zero-shot-image-classification') on a picture of {labels[0]!r}:")
+    print(f"\npipeline('zero-shot-image-classification') on an image of {labels[0]!r}:")
     for guess in answer:
         print(f"  {guess['score']:.3f}  {guess['label']}")
 
@@ -129,7 +129,7 @@ def _draw(file: Path, embedded: EmbeddedDataset, dataset: Dataset) -> None:
     try:
         from ..evaluation.plots import plot_retrieval_grid
     except ImportError:
-        print("\nNo picture of the results: pip install 'hf-customclip[plots]' brings matplotlib.")
+        print("\nNo image of the results: pip install 'hf-customclip[plots]' brings matplotlib.")
         return
     plot_retrieval_grid(embedded, dataset, file)
-    print(f"\nA few queries with their top pictures: {file}")
+    print(f"\nA few queries with their top images: {file}")

@@ -18,21 +18,21 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 
-from ..data.collator import ContrastiveCollator
+from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import PairDataset, RetrievalDataset
-from ..data.sampler import TwinFreeBatchSampler
+from ..data.sampler import NoDuplicatesBatchSampler
 from ..evaluation.retrieval import retrieval_metrics
 from ..features.cache import FeatureCache
-from ..hub.checkpoints import HeadsOnlyCheckpointsMixin
-from ..hub.training import PublishingMixin
-from ..losses import gather_rows, row_counts
-from .arguments import CustomClipTrainingArguments
+from ..hub.publishing import PublishingMixin
+from .checkpoints import WholeCheckpointsMixin
 from .contrastive_step import ContrastiveStepMixin
+from .distributed import gather_rows, row_counts
 from .finite import check_gradient_norm
-from .head_init import kept_pairs, start_heads_at_cca
+from .head_init import cached_pairs, start_heads_at_cca
+from .heads_only_checkpoints import HeadsOnlyCheckpointsMixin
 from .layer_rates import rate_factors, split_by_rate
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
-from .whole_checkpoints import WholeCheckpointsMixin
+from .training_args import CustomClipTrainingArguments
 
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
@@ -46,7 +46,7 @@ class CustomClipTrainer(  # type: ignore[misc]
     recalls (`eval_t2i_recall@1`, …, `eval_rsum`), and checkpoints hold the processor and the code files.
 
     Args:
-        image_transform: for training pictures, from RGB picture to RGB picture (`data.build_augmentation`).
+        image_transform: for training images, from RGB image to RGB image (`data.build_augmentation`).
     """
 
     args: CustomClipTrainingArguments
@@ -92,12 +92,12 @@ class CustomClipTrainer(  # type: ignore[misc]
     # ---- Data ----
 
     def get_train_dataloader(self) -> DataLoader:
-        """Twin-free batches of the chosen captions, this process's share of each."""
+        """Duplicate-free batches of the chosen captions, this process's share of each."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
         pairs = self._training_pairs()
         self._image_names = pairs.table.names
-        sampler = TwinFreeBatchSampler(
+        sampler = NoDuplicatesBatchSampler(
             pairs.table.captions_of_images(),
             self._train_batch_size,
             captions_per_image=self.args.captions_per_image,
@@ -136,12 +136,12 @@ class CustomClipTrainer(  # type: ignore[misc]
         sampler = dataloader.batch_sampler
         return (
             sampler.num_pairs
-            if isinstance(sampler, TwinFreeBatchSampler)
+            if isinstance(sampler, NoDuplicatesBatchSampler)
             else super().num_examples(dataloader)
         )
 
     def _loader(self, dataset: PairDataset | RetrievalDataset, **options: Any) -> DataLoader:
-        if not dataset.is_kept:  # kept features lie in memory, where workers would only copy them
+        if not dataset.is_cached:  # cached features lie in memory, where workers would only copy them
             options |= {
                 "num_workers": self.args.dataloader_num_workers,
                 "pin_memory": self.args.dataloader_pin_memory,
@@ -171,14 +171,14 @@ class CustomClipTrainer(  # type: ignore[misc]
         if self.args.head_init is None:
             return
         pairs = self._training_pairs()
-        if not pairs.is_kept:
+        if not pairs.is_cached:
             raise ValueError(
-                f"head_init={self.args.head_init!r} is computed on the kept features of both towers, and here "
+                f"head_init={self.args.head_init!r} is computed on the cached features of both towers, and here "
                 "not both are kept: freeze both, with feature_cache='auto' and without image augmentation."
             )
         model = self.accelerator.unwrap_model(self.model)
         start_heads_at_cca(
-            model.visual_projection, model.text_projection, kept_pairs(pairs, self.args.captions_per_image)
+            model.visual_projection, model.text_projection, cached_pairs(pairs, self.args.captions_per_image)
         )
 
     # ---- Optimizer ----

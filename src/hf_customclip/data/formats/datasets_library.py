@@ -23,7 +23,7 @@ from datasets.exceptions import DatasetNotFoundError
 from datasets.fingerprint import Hasher
 from datasets.utils import disable_progress_bars, enable_progress_bars, is_progress_bar_enabled
 
-from ..pictures import FolderListing
+from ..folders import FolderListing
 from ..report import DataError
 from ..splits import split_in_path
 

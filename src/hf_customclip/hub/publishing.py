@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 from transformers.trainer import PushInProgress
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
-from .checks import published_files
+from .check_folder import published_files
 from .errors import CLIENT_ERRORS, PublishError, explain
 from .folder_card import newest_results, write_model_card
 from .known_data import DataDescription, describe_data

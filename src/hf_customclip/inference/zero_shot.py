@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
-from .classification import ClassificationResult, rank_of_target
-from .embedding import DualEncoder, batched, embed_all, embed_images, embed_texts
+from ..evaluation.classification import ClassificationResult, rank_of_target
+from .encode import DualEncoder, batched, embed_all, embed_images, embed_texts
 
 DEFAULT_TEMPLATES = ("This is a photo of {}.",)
 

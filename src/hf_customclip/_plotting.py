@@ -1,4 +1,4 @@
-"""What is used of Matplotlib, and pictures written whole or not at all. Importing this needs the `plots` extra."""
+"""What is used of Matplotlib, and images written whole or not at all. Importing this needs the `plots` extra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 except ImportError as error:
-    raise ImportError("Pictures need Matplotlib: pip install 'hf-customclip[plots]'.") from error
+    raise ImportError("Plots need Matplotlib: pip install 'hf-customclip[plots]'.") from error
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 100) -> Path:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..columns import NamedColumns, find_columns
 from ..entries import Entry
-from ..pictures import FolderListing
+from ..folders import FolderListing
 from ..report import DataError, DataReport
 from ..splits import split_in_path
 from ..text_files import first_line, read_lines
-from . import coco, flickr, rows
+from . import coco, flickr, tables
 
 METADATA = re.compile(r"metadata\.(csv|tsv|jsonl?)")
 KNOWN_PATTERNS = (
@@ -82,7 +82,7 @@ def _is_captions_file(path: Path, named: NamedColumns) -> bool:
 def read_captions_file(
     path: Path, split: str | None, named: NamedColumns, report: DataReport
 ) -> tuple[str, Iterator[Entry]]:
-    """Recognise a captions file by its content; its form in words and what it says, picture by picture."""
+    """Recognise a captions file by its content; its form in words and what it says, image by image."""
     suffix = path.suffix.lower()
     if suffix == ".json":
         return _read_json(path, split, named, report)
@@ -93,10 +93,10 @@ def read_captions_file(
         return "Flickr .token file", flickr.read_token_file(path, report)
     if flickr.is_bar_file(first):
         return "Kaggle Flickr30k results.csv", flickr.read_bar_file(path, report)
-    table = rows.open_table(path, report)
+    table = tables.open_table(path, report)
     columns = find_columns(table.header, named)
     form = "imagefolder with metadata" if METADATA.fullmatch(path.name) else "table of captions"
-    return form, rows.entries_of_rows(table.rows(columns, report), columns, path.parent, split, report)
+    return form, tables.entries_of_rows(table.rows(columns, report), columns, path.parent, split, report)
 
 
 def _read_json(
@@ -114,18 +114,18 @@ def _read_json(
         return "COCO annotations", coco.coco_entries(content, path, split, report)
     if isinstance(content, list):
         listed = [(f"{path.name} item {number}", row) for number, row in enumerate(content)]
-        columns = find_columns(rows.keys_of(listed), named)
-        return "JSON list of captions", rows.entries_of_rows(listed, columns, path.parent, split, report)
+        columns = find_columns(tables.keys_of(listed), named)
+        return "JSON list of captions", tables.entries_of_rows(listed, columns, path.parent, split, report)
     raise DataError(
         f"{path} is JSON of an unknown form. Known are Karpathy's, COCO's caption annotations, and a list of "
-        "objects with a picture's name and its caption."
+        "objects with an image's name and its caption."
     )
 
 
 def _read_json_lines(
     path: Path, split: str | None, named: NamedColumns, report: DataReport
 ) -> tuple[str, Iterator[Entry]]:
-    found = rows.json_rows(read_lines(path, report), path, report)
-    columns = find_columns(rows.keys_of(found), named)
+    found = tables.json_rows(read_lines(path, report), path, report)
+    columns = find_columns(tables.keys_of(found), named)
     form = "imagefolder with metadata" if METADATA.fullmatch(path.name) else "JSON lines of captions"
-    return form, rows.entries_of_rows(found, columns, path.parent, split, report)
+    return form, tables.entries_of_rows(found, columns, path.parent, split, report)

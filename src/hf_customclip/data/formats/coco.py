@@ -11,7 +11,7 @@ from typing import Any
 from ..entries import Entry
 from ..report import DataError, DataReport
 from ..splits import SplitList, split_name
-from .rows import report_broken
+from .tables import report_broken
 
 
 def read_json(path: Path) -> Any:
@@ -47,7 +47,7 @@ def karpathy_entries(content: Any, path: Path, report: DataReport) -> Iterator[E
 
 
 def karpathy_split_list(path: str | os.PathLike[str]) -> SplitList:
-    """Only the splits of a Karpathy file, for captions and pictures that come from elsewhere."""
+    """Only the splits of a Karpathy file, for captions and images that come from elsewhere."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise DataError(f"There is no Karpathy file {path}.")

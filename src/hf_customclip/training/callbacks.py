@@ -12,7 +12,7 @@ AT_CHANCE = (
     "The training loss has been at %.3f for %d logs in a row. That is ln(batch) = %.3f, the loss of a model "
     "for which every text fits every image equally well: nothing is being learned. Usual reasons: a learning "
     "rate too high (the heads collapse) or far too low, captions that do not belong to their images, or "
-    "pictures that are all processed to the same values."
+    "images that are all processed to the same values."
 )
 OVERFITTING = (
     "Overfitting: %s was best at step %d (%.4g) and has been lower in the %d evaluations since (now %.4g), "

@@ -1,4 +1,4 @@
-"""Tables of captions with picture names: CSV, TSV, JSON lines, a JSON list, imagefolder's metadata files."""
+"""Tables of captions with image names: CSV, TSV, JSON lines, a JSON list, imagefolder's metadata files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from ..columns import Columns, texts_of, written_list
 from ..entries import Entry
-from ..pictures import is_picture_name
+from ..folders import is_image_name
 from ..report import DataReport
 from ..splits import split_name
 from ..text_files import Line, csv_rows, read_lines
@@ -49,7 +49,7 @@ def open_table(path: Path, report: DataReport) -> Table:
     first = lines[0][1] if lines else ""
     delimiter = max(DELIMITERS, key=first.count)  # the leftmost of equals
     cells = [cell.strip().strip('"').strip() for cell in first.split(delimiter)]
-    if len(cells) > 1 and is_picture_name(cells[0]):
+    if len(cells) > 1 and is_image_name(cells[0]):
         return Table(path, delimiter, HEADERLESS[3 if len(cells) > 2 and cells[1].isdigit() else 2], lines)
     return Table(path, delimiter, cells, lines[1:])
 
@@ -81,7 +81,7 @@ def keys_of(rows: Iterable[Row]) -> list[str]:
 def entries_of_rows(
     rows: Iterable[Row], columns: Columns, folder: Path, split: str | None, report: DataReport
 ) -> Iterator[Entry]:
-    """What each row says of its picture; a row without a picture's name or too short is reported."""
+    """What each row says of its image; a row without an image's name or too short is reported."""
     for where, row in rows:
         row = row if isinstance(row, dict) else {}
         name = row.get(columns.image)

@@ -18,7 +18,7 @@ from transformers import ProcessorMixin
 
 from ..data.images import decode_image, to_rgb
 from ..data.pairs import CaptionTable
-from .retrieval import retrieval_metrics
+from ..evaluation.retrieval import retrieval_metrics
 
 T = TypeVar("T")
 
@@ -67,10 +67,10 @@ def embed_images(model: DualEncoder, processor: ProcessorMixin, images: Sequence
     """One batch of images to L2-normalised float32 embeddings `[len(images), d]`.
 
     Args:
-        images: pictures, paths, bytes or `datasets`' undecoded form, in any colour mode; or RGB arrays.
+        images: images, paths, bytes or `datasets`' undecoded form, in any colour mode; or RGB arrays.
 
     Raises:
-        UnreadableImageError: for a picture that cannot be decoded, naming it.
+        UnreadableImageError: for an image that cannot be decoded, naming it.
     """
     return embed_pixels(model, _pixels(processor, images))
 
@@ -153,7 +153,7 @@ def embed_dataset(
     are padded to different lengths they would differ in their last bits, and ties would be broken by luck.
 
     Args:
-        num_workers: processes that decode and prepare pictures beside this one.
+        num_workers: processes that decode and prepare images beside this one.
     """
     table = CaptionTable(dataset)
     captions = [caption for captions in dataset.with_format(None)["captions"] for caption in captions]
@@ -172,7 +172,7 @@ def embed_dataset(
 def _embed_image_column(
     model: DualEncoder, processor: Any, dataset: Dataset, batch_size: int, num_workers: int
 ) -> Tensor:
-    # Undecoded, so that a picture which cannot be read is named.
+    # Undecoded, so that an image which cannot be read is named.
     rows = dataset.with_format(None).select_columns(["image"]).cast_column("image", Image(decode=False))
     collate = partial(_pixels_of_rows, processor)
     loader = DataLoader(rows, batch_size, collate_fn=collate, num_workers=num_workers)  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def _pixels_of_rows(processor: Any, rows: Sequence[dict[str, Any]]) -> Tensor:
 
 
 def _pixels(processor: Any, images: Sequence[Any]) -> Tensor:
-    pictures = [
+    opened = [
         image if isinstance(image, (np.ndarray, Tensor)) else to_rgb(decode_image(image)) for image in images
     ]
-    return processor(images=pictures, return_tensors="pt")["pixel_values"]
+    return processor(images=opened, return_tensors="pt")["pixel_values"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from .modeling.losses_custom_clip import sigmoid_contrastive_loss, softmax_contrastive_loss
+from ..modeling.losses_custom_clip import sigmoid_contrastive_loss, softmax_contrastive_loss
 
 __all__ = ["gather_rows", "row_counts", "sigmoid_contrastive_loss", "softmax_contrastive_loss"]
 

@@ -53,7 +53,7 @@ class CustomClipTrainingArguments(TrainingArguments):
     head_init: str | None = field(
         default=None,
         metadata={
-            "help": "'cca': heads start at canonical correlation analysis of the kept features, a closed form; "
+            "help": "'cca': heads start at canonical correlation analysis of the cached features, a closed form; "
             "null: as the model has them. Both towers must be frozen, for their features to be kept."
         },
     )
@@ -78,7 +78,8 @@ class CustomClipTrainingArguments(TrainingArguments):
         },
     )
     feature_cache_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the kept features; by default in the user's cache folder."}
+        default=None,
+        metadata={"help": "Folder of the cached features; by default in the user's cache folder."},
     )
     feature_precision: str = field(
         default="auto",
@@ -89,7 +90,7 @@ class CustomClipTrainingArguments(TrainingArguments):
     )
     unreadable_images: str = field(
         default="error",
-        metadata={"help": "Pictures of which no features can be made: 'error', or 'skip' to leave them out."},
+        metadata={"help": "Images of which no features can be made: 'error', or 'skip' to leave them out."},
     )
 
     def __post_init__(self) -> None:

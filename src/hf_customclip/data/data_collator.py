@@ -8,7 +8,7 @@ import torch
 from transformers import ProcessorMixin
 
 # Few enough to stay in a core's cache while they are resized: a fifth faster than a whole batch at once.
-PICTURES_AT_ONCE = 8
+IMAGES_AT_ONCE = 8
 
 
 class ContrastiveCollator:
@@ -22,7 +22,7 @@ class ContrastiveCollator:
         self.processor, self.max_text_length = processor, max_text_length
 
     def __call__(self, examples: list[dict[str, Any]] | dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Examples to a batch; one that `PairDataset` has made of kept features is a batch already."""
+        """Examples to a batch; one that `PairDataset` has made of cached features is a batch already."""
         if isinstance(examples, dict):
             return examples
         image_ids = torch.tensor([example["image_id"] for example in examples])
@@ -33,11 +33,9 @@ class ContrastiveCollator:
         return batch
 
     def pixels(self, images: list[Any]) -> dict[str, torch.Tensor]:
-        """RGB pictures as the image tower's input."""
+        """RGB images as the image tower's input."""
         processor = self._processor()
-        groups = [
-            images[first : first + PICTURES_AT_ONCE] for first in range(0, len(images), PICTURES_AT_ONCE)
-        ]
+        groups = [images[first : first + IMAGES_AT_ONCE] for first in range(0, len(images), IMAGES_AT_ONCE)]
         pixels = [processor(images=group, return_tensors="pt")["pixel_values"] for group in groups]
         return {"pixel_values": torch.cat(pixels)}
 
@@ -61,6 +59,6 @@ class ContrastiveCollator:
     def _processor(self) -> Any:
         if self.processor is None:
             raise ValueError(
-                "pictures and captions need a processor: pass processing_class=CustomClipProcessor(…)"
+                "images and captions need a processor: pass processing_class=CustomClipProcessor(…)"
             )
         return self.processor

@@ -19,12 +19,12 @@ from datasets import (
 
 from .columns import NamedColumns
 from .divide import SplitWish, divide
-from .from_datasets import Mark, has_pictures, part_of_dataset, part_of_names
+from .formats import datasets_library as library
+from .formats.coco import karpathy_split_list
+from .formats.local import read_local
+from .from_datasets import Mark, has_images, part_of_dataset, part_of_names
 from .part import Part, captions_per_row
 from .report import DataError, DataReport, SplitCounts
-from .sources import hub
-from .sources.coco import karpathy_split_list
-from .sources.local import read_local
 from .splits import DEFAULT_SEED, split_name
 from .streaming import stream_splits
 from .verify import drop_unreadable
@@ -60,29 +60,29 @@ def load_image_text_dataset(
     test_fraction: float | None = None,
     report: DataReport | None = None,
 ) -> Loaded:
-    """Load pictures with captions from any usual form, recognised by what is there.
+    """Load images with captions from any usual form, recognised by what is there.
 
-    Every row is one picture: `image` (`datasets.Image`, decoded only when read), `captions` (list of str),
-    `image_id` (str). Pictures are listed, never opened, so a big folder takes seconds; one that turns out
+    Every row is one image: `image` (`datasets.Image`, decoded only when read), `captions` (list of str),
+    `image_id` (str). Images are listed, never opened, so a big folder takes seconds; one that turns out
     unreadable later raises an error that names it (see `decode_image`), or `verify=True` opens all now.
 
     Args:
         source: a Hub id, a folder, a file, a pattern of shards (`a/{000..012}.tar`), or a `datasets` object.
         split: "train", "validation" (also "val", "dev"), "test" or another that the data have; "all" for
             everything in one; None for a dict of all of them.
-        images: the folder of the pictures, where the captions do not lie beside or above it.
+        images: the folder of the images, where the captions do not lie beside or above it.
         captions_file: which file in the folder `source` holds the captions, if there are several.
         karpathy_file: a Karpathy JSON (`dataset_flickr30k.json`) from which only the splits are taken.
         image_column, caption_column, image_id_column, split_column: columns by name, where they are not
             found; several caption columns may be given.
         name, revision: of a Hub data set, as in `datasets.load_dataset`.
-        streaming: a stream instead of a listing. Rows of one picture are then not gathered; they share an id.
+        streaming: a stream instead of a listing. Rows of one image are then not gathered; they share an id.
         on_error: "skip" leaves out what cannot be used and says so in one warning, "raise" raises DataError
-            for empty captions, captions without picture, pictures without caption, unreadable pictures and
+            for empty captions, captions without image, images without caption, unreadable images and
             broken lines.
-        verify: decode every picture now, to find the unreadable ones.
+        verify: decode every image now, to find the unreadable ones.
         keep_columns: keep a data set's other columns of texts, numbers and truth values too, where it holds the
-            pictures themselves; of rows of one picture, those of the first. Streams keep none.
+            images themselves; of rows of one image, those of the first. Streams keep none.
         seed, validation_fraction, test_fraction: the draw of splits by image where the data have none, 0.05
             each if not given; given, they also draw splits that the data lack out of their train split, or
             out of everything if there is no train split.
@@ -104,16 +104,16 @@ def load_image_text_dataset(
         validation_fraction,
         test_fraction,
     )
-    pictures = Path(images).expanduser() if images is not None else None
+    image_folder = Path(images).expanduser() if images is not None else None
     captions_path = Path(captions_file).expanduser() if captions_file is not None else None
-    found = _read(source, pictures, captions_path, named, name, revision, streaming, report)
+    found = _read(source, image_folder, captions_path, named, name, revision, streaming, report)
     if isinstance(found, (IterableDataset, IterableDatasetDict)):
         streams = stream_splits(_by_split(found), named, wish, report, on_error=on_error, verify=verify)
         return _chosen(streams, split, report)
     parts = (
         [found]
         if isinstance(found, Part)
-        else _parts(found, named, pictures or _folder_of(source), report, keep_columns)
+        else _parts(found, named, image_folder or _folder_of(source), report, keep_columns)
     )
     if verify:
         parts = [drop_unreadable(part, report) for part in parts]
@@ -133,7 +133,7 @@ def _read(
     revision: str | None,
     streaming: bool,
     report: DataReport,
-) -> Part | hub.AnyDataset:
+) -> Part | library.AnyDataset:
     if not isinstance(source, (str, os.PathLike)):
         report.form = "data set in memory"
         return source
@@ -146,21 +146,23 @@ def _read(
     if isinstance(source, os.PathLike) or not HUB_ID.fullmatch(text):
         raise FileNotFoundError(f"There is no file or folder {text!r}.")
     report.form = "Hub data set"
-    return hub.load_from_hub(text, name, revision, streaming)
+    return library.load_from_hub(text, name, revision, streaming)
 
 
-def _read_pattern(pattern: str, streaming: bool, report: DataReport) -> hub.AnyDataset:
-    report.files = hub.shards_of_pattern(pattern)
+def _read_pattern(pattern: str, streaming: bool, report: DataReport) -> library.AnyDataset:
+    report.files = library.shards_of_pattern(pattern)
     if not report.files:
         raise FileNotFoundError(f"No file matches {pattern!r}.")
     suffix = Path(report.files[0]).suffix
-    if suffix not in hub.BUILDERS:
-        raise DataError(f"A pattern or address is for {', '.join(hub.BUILDERS)} files, not for {suffix!r}.")
-    report.form = hub.FORMS[hub.BUILDERS[suffix]]
-    return hub.load_shards(report.files, Path(report.files[0]).parent, streaming)
+    if suffix not in library.BUILDERS:
+        raise DataError(
+            f"A pattern or address is for {', '.join(library.BUILDERS)} files, not for {suffix!r}."
+        )
+    report.form = library.FORMS[library.BUILDERS[suffix]]
+    return library.load_shards(report.files, Path(report.files[0]).parent, streaming)
 
 
-def _by_split(found: hub.AnyDataset) -> list[tuple[str, Any]]:
+def _by_split(found: library.AnyDataset) -> list[tuple[str, Any]]:
     """The splits under their usual names, of which two may then be the same (train and restval)."""
     if isinstance(found, (DatasetDict, IterableDatasetDict)):
         return [(split_name(str(name)), dataset) for name, dataset in found.items()]
@@ -172,7 +174,7 @@ def _parts(
     found: Dataset | DatasetDict, named: NamedColumns, images: Path | None, report: DataReport, keep: bool
 ) -> list[Part]:
     sources = _by_split(found)
-    if not has_pictures(sources[0][1], named):
+    if not has_images(sources[0][1], named):
         return [part_of_names(sources, named, images, report)]
     known: dict[str, Mark] = {}
     return [

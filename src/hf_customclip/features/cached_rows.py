@@ -1,4 +1,4 @@
-"""Kept features as the data sets index them: each may stand for several rows."""
+"""Cached features as the data sets index them: each may stand for several rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def map_features(file: Path) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class KeptRows:
+class CachedRows:
     """Row i is `features[index[i]]`.
 
     Attributes:
@@ -38,14 +38,14 @@ class KeptRows:
         chosen = self.index[rows]
         return self.features[int(chosen) if np.ndim(chosen) == 0 else torch.from_numpy(chosen)]
 
-    def on(self, device: torch.device) -> KeptRows:
+    def on(self, device: torch.device) -> CachedRows:
         """The same rows with the features in a device's memory."""
-        return KeptRows(self.features.to(device), self.index, self.file)
+        return CachedRows(self.features.to(device), self.index, self.file)
 
     def __reduce__(self) -> tuple[object, ...]:
         # A spawned data-loading worker maps the file itself; pickled, the tensor would be copied for each.
         return _reopen, (self.index, self.file)
 
 
-def _reopen(index: np.ndarray, file: Path) -> KeptRows:
-    return KeptRows(map_features(file), index, file)
+def _reopen(index: np.ndarray, file: Path) -> CachedRows:
+    return CachedRows(map_features(file), index, file)

@@ -110,7 +110,7 @@ def render_model_card(
         tower_licenses: by the towers' names in `config`, where known.
         settings: of the training, as they should be read.
         log_history: `trainer.state.log_history`.
-        curves: path of a picture of it, relative to the card.
+        curves: path of an image of it, relative to the card.
         results: measured retrieval; feeds the `model-index` too.
     """
     return ModelCard.from_template(

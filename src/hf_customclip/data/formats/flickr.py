@@ -10,7 +10,7 @@ from ..entries import Entry
 from ..report import DataReport
 from ..splits import SplitList, split_in_path
 from ..text_files import Line, read_lines
-from .rows import report_broken
+from .tables import report_broken
 
 TOKEN_LINE = re.compile(r"(?P<name>[^\t]+?)#\d+\t(?P<caption>.*)")
 BAR_HEADER = re.compile(r"\s*image(?:_name)?\s*\|.*\bcomment\s*", re.IGNORECASE)
@@ -25,7 +25,7 @@ def is_token_file(first_line: str) -> bool:
 
 
 def read_token_file(path: Path, report: DataReport) -> Iterator[Entry]:
-    """One caption a line, the picture's name and the caption's number before it."""
+    """One caption a line, the image's name and the caption's number before it."""
     for number, line in read_lines(path, report):
         match = TOKEN_LINE.fullmatch(line)
         if match:
@@ -63,7 +63,7 @@ def _bar_entry(line: Line, width: int, path: Path, report: DataReport) -> Entry 
 
 
 def read_split_lists(files: list[Path], report: DataReport) -> SplitList | None:
-    """`Flickr_8k.trainImages.txt` and its like, one picture name a line, if they are among `files`."""
+    """`Flickr_8k.trainImages.txt` and its like, one image name a line, if they are among `files`."""
     lists = sorted(path for path in files if SPLIT_LIST.fullmatch(path.name))
     split_of = {
         line.strip(): split
