@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-lowest lint clean
+.PHONY: train test test-lowest lint build docs clean
 
 train: .venv/ready ## train on the bundled sample and report on its test split
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -15,6 +15,14 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+build: .venv/ready ## wheel and source archive in dist/, tried in fresh environments: alone, and with each extra
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python tests/repository/try_wheel.py dist
+
+docs: .venv/ready ## the pages as a site, in site/
+	$(BIN)/mkdocs build --strict
 
 test-lowest: ## the tests on the lowest versions that pyproject.toml allows
 	test -x .venv-lowest/bin/uv || ($(PYTHON) -m venv .venv-lowest && .venv-lowest/bin/pip install -q uv)
@@ -29,4 +37,4 @@ test-lowest: ## the tests on the lowest versions that pyproject.toml allows
 	touch $@
 
 clean:
-	rm -rf outputs
+	rm -rf outputs dist site .venv-wheel
