@@ -74,7 +74,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
 
 
 def _load_splits(data: dict[str, Any]) -> DatasetDict:
-    known = [name for name in inspect.signature(load_image_text_dataset).parameters if name != "report"]
+    known = list(inspect.signature(load_image_text_dataset).parameters)
     unknown = [name for name in data if name not in known]
     if unknown:
         raise ValueError(f"data.{unknown[0]} is not known; allowed are {', '.join(known)} and augmentation.")
