@@ -27,8 +27,8 @@ from hf_customclip.modeling.heads_only_custom_clip import HEADS_FILE
 
 from .conftest import READ, WRITE
 from .faults import Fault
+from .folders import held
 from .server import LocalHub
-from .test_push import held
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 

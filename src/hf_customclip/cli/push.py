@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-HELP = """Publish a saved model, whole or not at all, and read back what arrived.
+HELP = """Publish a saved model, whole or not at all, and compare checksums.
 
 \b
     hf-customclip push outputs/sample user/custom-clip-sample
