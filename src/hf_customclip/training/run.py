@@ -52,7 +52,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         callbacks=[ChanceLossCallback(), OverfittingCallback()],
     )
     sizes = {name: len(split) for name, split in splits.items()}
-    trainer.data_description = describe_data(str(config.data["source"]), sizes)
+    trainer.publisher.data_description = describe_data(str(config.data["source"]), sizes)
     metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
     if "validation" in splits:
@@ -64,7 +64,9 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         trainer.save_metrics("all", metrics)
         add_sentence_transformers_files(str(args.output_dir))
         # For the model card, whenever it is written.
-        write_json(Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.data_description))
+        write_json(
+            Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.publisher.data_description)
+        )
         held_out = next((name for name in ("test", "validation") if name in splits), None)
         if held_out:
             _report(Path(str(args.output_dir)), held_out, splits[held_out])
