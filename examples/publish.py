@@ -1,4 +1,4 @@
-"""Publish a trained model: card, push, read back, and load it again as anybody would.
+"""Publish a trained model: card, push, verify, and load it again as anybody would.
 
     python examples/publish.py outputs/sample user/my-clip
 

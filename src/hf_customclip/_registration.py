@@ -13,12 +13,13 @@ from types import ModuleType
 _AUTO_MODULES = tuple(
     f"transformers.models.auto.{kind}_auto" for kind in ("configuration", "modeling", "processing")
 )
+_WATCHED = ("transformers.", "hf_customclip.modeling.")
 
 
 def register_when_needed() -> None:
     """Register now if the Auto classes are loaded, else as soon as they are."""
     if _auto_classes_are_loaded():
-        importlib.import_module("hf_customclip.modeling")
+        importlib.import_module("hf_customclip.modeling.auto")
     else:
         sys.meta_path.insert(0, _TransformersFinder())
 
@@ -28,7 +29,7 @@ def _auto_classes_are_loaded() -> bool:
 
 
 class _TransformersFinder(importlib.abc.MetaPathFinder):
-    """Watches transformers' modules being imported, until an import has brought the Auto classes."""
+    """Watches modules being imported, until an import has brought the Auto classes."""
 
     # Modules import each other: only when the outermost is done are all of them whole.
     depth = 0
@@ -36,8 +37,8 @@ class _TransformersFinder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """As the usual finder's, for transformers' modules only."""
-        if not fullname.startswith("transformers."):
+        """As the usual finder's, for the modules that may be half imported when the Auto classes are there."""
+        if not fullname.startswith(_WATCHED):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -48,7 +49,7 @@ class _TransformersFinder(importlib.abc.MetaPathFinder):
         """Register when nothing is half imported, and watch no longer."""
         if self.depth == 0 and self in sys.meta_path and _auto_classes_are_loaded():
             sys.meta_path.remove(self)
-            importlib.import_module("hf_customclip.modeling")
+            importlib.import_module("hf_customclip.modeling.auto")
 
 
 class _WatchedLoader(importlib.abc.Loader):

@@ -57,7 +57,7 @@ def test_what_is_no_configuration_is_said(tmp_path, text, overrides, said):
 
 
 def test_unknown_training_fields_name_their_neighbours():
-    with pytest.raises(ValueError, match=r"training\.learning_rat is not known; near matches: learning_rate"):
+    with pytest.raises(ValueError, match=r"training\.learning_rat is not known. Did you mean learning_rate"):
         checked_fields(CustomClipTrainingArguments, {"learning_rat": 1}, "training")
 
 

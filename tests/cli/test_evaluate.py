@@ -104,7 +104,7 @@ def test_folder_of_classes(saved_model, split, printed, tmp_path):
         row["image"].save(kind / f"{number}.png")
     measured = printed(saved_model, tmp_path, "--split", "train", "--label-column", "label")
     assert 0 <= measured["eval_accuracy"] <= 1 and measured["eval_top5_accuracy"] == 1
-    from hf_customclip.data.labelled import load_labelled_images
+    from hf_customclip.data.load import load_labelled_images
 
     dataset, names = load_labelled_images(str(tmp_path), "train")
     assert names == ["bear", "snow man"] and sorted(dataset["label"]) == [0, 0, 0, 1, 1, 1]

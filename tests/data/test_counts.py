@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniatures import write_images
 
-from hf_customclip.data import DataError, DataReport, load_image_text_dataset
+from hf_customclip.data import DataError, load_with_report
 
 NAMES = [f"{number}.jpg" for number in range(8)]
 # What can be said of an image; captions carry its name so that a mix-up shows.
@@ -81,9 +81,8 @@ def check(folder, lines, present, unreadable, form, verify):
     for name in unreadable & present:
         (folder / name).write_bytes(b"not an image")
     (folder / form).write_text(FORMS[form](lines), encoding="utf-8")
-    report = DataReport()
     try:
-        splits = load_image_text_dataset(folder, report=report, verify=verify)
+        splits, report = load_with_report(folder, verify=verify)
     except DataError:
         return  # nothing usable at all
     assert report.balanced, report

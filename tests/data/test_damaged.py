@@ -19,10 +19,10 @@ from miniatures import FLICKR, jpeg, karpathy_content, write_images
 
 from hf_customclip.data import (
     DataError,
-    DataReport,
     UnreadableImageError,
     decode_image,
     load_image_text_dataset,
+    load_with_report,
     to_rgb,
 )
 from hf_customclip.data.report import KINDS
@@ -209,8 +209,7 @@ TEXT_CASES = {
 
 
 def loaded(source, **options):
-    report = DataReport()
-    rows = load_image_text_dataset(source, "all", report=report, **options)
+    rows, report = load_with_report(source, "all", **options)
     assert report.balanced, report
     return rows, report
 

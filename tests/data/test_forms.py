@@ -17,12 +17,11 @@ import miniatures
 import pytest
 from miniatures import FLICKR, colours, jpeg
 
-from hf_customclip.data import DataError, DataReport, decode_image, load_image_text_dataset
+from hf_customclip.data import DataError, decode_image, load_image_text_dataset, load_with_report
 
 
 def loaded(source, **options):
-    report = DataReport()
-    splits = load_image_text_dataset(source, report=report, **options)
+    splits, report = load_with_report(source, **options)
     assert report.balanced, report
     return splits, report
 

@@ -29,10 +29,9 @@ for name in ("flickr-script.py", "README.md"):
     )
 """
 LOAD = """
-from hf_customclip.data import DataError, DataReport, load_image_text_dataset
+from hf_customclip.data import DataError, load_image_text_dataset, load_with_report
 
-report = DataReport()
-splits = load_image_text_dataset("alice/images", report=report)
+splits, report = load_with_report("alice/images")
 print({name: list(rows["image_id"]) for name, rows in splits.items()}, report.form)
 print(splits["test"][0]["captions"][0], splits["test"][0]["image"].size)
 stream = load_image_text_dataset("alice/images", "validation", streaming=True)
@@ -71,7 +70,7 @@ def test_loading_from_the_hub(tmp_path):
 def test_a_hub_that_does_not_answer(tmp_path):
     # The libraries still back off and try again, 500 times faster.
     code = "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(seconds / 500)\n"
-    code += LOAD.split("report =")[0] + (
+    code += LOAD.split("splits, report =")[0] + (
         "try:\n    load_image_text_dataset('alice/images')\nexcept DataError as error:\n    print(error)"
     )
     assert "Hub cannot be reached" in run(code, "http://127.0.0.1:9", tmp_path)

@@ -9,7 +9,7 @@ import tracemalloc
 
 import pytest
 
-from hf_customclip.data import DataReport, UnreadableImageError, load_image_text_dataset
+from hf_customclip.data import UnreadableImageError, load_image_text_dataset, load_with_report
 
 ROWS = 20_000
 
@@ -35,8 +35,7 @@ def test_nothing_is_opened(folder, monkeypatch):
         "builtins.open", lambda *a, _open=open, **k: (opened.append(str(a[0])), _open(*a, **k))[1]
     )
     monkeypatch.setattr(os, "open", lambda path, *a, **k: (opened.append(str(path)), real(path, *a, **k))[1])
-    report = DataReport()
-    rows = load_image_text_dataset(folder, "all", report=report)
+    rows, report = load_with_report(folder, "all")
     assert len(rows) == ROWS and report.captions_out == 2 * ROWS and not report.problems
     assert not [name for name in opened if name.endswith(".jpg")]
     monkeypatch.undo()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniatures import FLICKR, jpeg, karpathy
 
-from hf_customclip.data import DataError, DataReport, load_image_text_dataset
+from hf_customclip.data import DataError, load_image_text_dataset, load_with_report
 from hf_customclip.data.splits import SeededSplit, SplitList, split_in_path, split_name
 
 IDS = st.lists(st.text(min_size=1, max_size=8), min_size=0, max_size=60)
@@ -128,14 +128,12 @@ def test_captions_of_a_image_stay_together(rows, data):
     features = {"image": datasets.Image(), "caption": datasets.Value("string")}
     features |= {"image_id": datasets.Value("int64")} if with_ids else {}
     source = datasets.Dataset.from_dict(columns, features=datasets.Features(features))
-    report = DataReport()
     try:
-        splits = load_image_text_dataset(
+        splits, report = load_with_report(
             source,
             seed=data.draw(st.integers(0, 9)),
             validation_fraction=0.3,
             test_fraction=0.3,
-            report=report,
         )
     except DataError:
         assert not any(text.strip() for _, text in rows)
@@ -162,8 +160,7 @@ def test_fractions_draw_what_is_missing_out_of_train():
     source = datasets.DatasetDict({"train": rows_of(range(10)), "test": rows_of("ab")})
     as_found = load_image_text_dataset(source)
     assert {name: len(rows) for name, rows in as_found.items()} == {"train": 10, "test": 2}
-    report = DataReport()
-    drawn = load_image_text_dataset(source, validation_fraction=0.2, report=report)
+    drawn, report = load_with_report(source, validation_fraction=0.2)
     assert {name: len(rows) for name, rows in drawn.items()} == {"train": 8, "validation": 2, "test": 2}
     assert sorted(drawn["test"]["image_id"]) == ["a", "b"]
     assert report.split_rule.startswith(

@@ -22,7 +22,7 @@ from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.features.cache import FeatureCache
 from hf_customclip.features.keys import code_digest, image_ingredients, text_ingredients
 from hf_customclip.inference.fingerprints import weights_digest
-from hf_customclip.modeling import CustomClipModel
+from hf_customclip.modeling.modeling_custom_clip import CustomClipModel
 
 
 class Ingredients:

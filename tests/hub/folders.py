@@ -1,4 +1,4 @@
-"""Folders as training leaves them: a tiny model, its processor and a card."""
+"""Folders as training leaves them (a tiny model, its processor and a card), and what of them the Hub holds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from tiny import tiny_model, tiny_processor
 
 from hf_customclip import CustomClipModel
+from hf_customclip.hub.check_folder import published_files
+
+from .server import LocalHub
 
 CARD = "---\nlicense: apache-2.0\nlibrary_name: transformers\n---\n# A tiny model\n"
 
@@ -32,3 +35,14 @@ def save_ready(
     tiny_processor().save_pretrained(folder)
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     return folder
+
+
+def held(hub: LocalHub, repo_id: str = "alice/m", revision: str = "main") -> dict[str, bytes]:
+    """What a repository holds at a revision."""
+    files = hub.repo(repo_id).resolve(revision).files
+    return {name: file.content for name, file in files.items() if name != ".gitattributes"}
+
+
+def local(folder: Path) -> dict[str, bytes]:
+    """What of a folder is to be published."""
+    return {name: (folder / name).read_bytes() for name in published_files(folder)}

@@ -27,9 +27,8 @@ from hf_customclip import CustomClipModel
 from hf_customclip.hub import push_folder, render_model_card
 
 from .conftest import WRITE
-from .folders import save_ready
+from .folders import held, save_ready
 from .server import LocalHub
-from .test_push import held
 
 pytestmark = pytest.mark.slow
 

@@ -60,8 +60,8 @@ def test_adapter_and_merged_model_are_pushed(default_hub: LocalHub, api: HfApi, 
     published = default_hub.repo("alice/adapter").resolve("main").files
     assert {"adapter_config.json", "adapter_model.safetensors"} <= published.keys()
     for name, file in published.items():
-        assert str(tmp_path).encode() not in default_hub.store.read(file), name
-    config = json.loads(default_hub.store.read(published["adapter_config.json"]))
+        assert str(tmp_path).encode() not in file.content, name
+    config = json.loads(published["adapter_config.json"].content)
     assert config["base_model_name_or_path"] == "alice/base"
     loaded = peft.PeftModel.from_pretrained(AutoModel.from_pretrained("alice/base"), "alice/adapter")
 

@@ -43,7 +43,7 @@ def test_unknown_text_tower():
 
 
 def test_unknown_torchvision_architecture():
-    with raises("no model named 'resnet43'", "Near matches", "resnet34"):
+    with raises("no model named 'resnet43'", "Did you mean", "resnet34"):
         CustomClipModel(CustomClipConfig(vision_config=TorchvisionBackboneConfig(architecture="resnet43")))
     with raises("no model named 'qqqq'", "Known", "alexnet", "wide_resnet50_2"):
         CustomClipModel(CustomClipConfig(vision_config=TorchvisionBackboneConfig(architecture="qqqq")))

@@ -45,10 +45,10 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Print what was recognised."""
-    from ..data import DataReport, inspect_captions, load_image_text_dataset, plot_grid
+    from ..data import inspect_captions, load_with_report, plot_grid
 
-    report = DataReport()
-    splits: Any = load_image_text_dataset(
+    splits: Any
+    splits, report = load_with_report(
         source,
         images=images,
         captions_file=captions_file,
@@ -59,7 +59,6 @@ def inspect(
         name=name,
         revision=revision,
         verify=verify,
-        report=report,
     )
     inspect_captions(splits, report, tokenizer=_tokenizer(tokenizer), max_text_length=max_text_length)
     print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report)

@@ -99,7 +99,7 @@ def _classification(
     about: dict[str, Any],
 ) -> tuple[Any, ...]:
     """The same four for zero-shot classification."""
-    from ..data.labelled import load_labelled_images
+    from ..data.load import load_labelled_images
     from ..evaluation import classification_eval_results, format_classification_table
     from ..inference import ZeroShotClassifier
     from ..inference.zero_shot import DEFAULT_TEMPLATES

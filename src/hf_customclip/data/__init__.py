@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .inspection import inspect_source as inspect_source
     from .inspection import plot_grid as plot_grid
     from .load import load_image_text_dataset as load_image_text_dataset
+    from .load import load_with_report as load_with_report
     from .report import DataError as DataError
     from .report import DataReport as DataReport
 
@@ -28,6 +29,7 @@ _MODULE_OF = {
     "inspect_captions": "inspection",
     "inspect_source": "inspection",
     "load_image_text_dataset": "load",
+    "load_with_report": "load",
     "plot_grid": "inspection",
     "to_rgb": "images",
 }

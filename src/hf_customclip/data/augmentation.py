@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import PIL.Image
 import torch
 from torchvision.transforms import InterpolationMode, v2
+
+from ..modeling.names_custom_clip import did_you_mean
 
 Step = str | Mapping[str, Any]
 Augmentation = Callable[[PIL.Image.Image], PIL.Image.Image]
@@ -57,9 +58,9 @@ def _steps(spec: Sequence[Step] | Mapping[str, Any]) -> Iterator[tuple[str, Mapp
 def _transform(name: str, arguments: Mapping[str, Any]) -> v2.Transform:
     transform = getattr(v2, name, None)
     if transform is None or not _is_transform(transform):
-        near = difflib.get_close_matches(name, _transform_names(), n=3, cutoff=0.5)
-        hint = f" Did you mean {', '.join(near)}?" if near else ""
-        raise ValueError(f"There is no transform {name!r} in torchvision.transforms.v2.{hint}")
+        raise ValueError(
+            f"There is no transform {name!r} in torchvision.transforms.v2.{did_you_mean(name, _transform_names())}"
+        )
     try:
         return transform(**{key: _argument(key, value) for key, value in arguments.items()})
     except (TypeError, ValueError) as error:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from .languages import (
+    PLAIN,
+    Caption,
+    language_code,
+    language_of_column,
+    languages_of_keys,
+    spelt_language,
+)
 from .report import DataError
 
 # In order of preference; names are compared in lower case without blanks.
@@ -25,6 +33,7 @@ IMAGE_NAMES = (
         "file",
         "path",
     ),
+    "image/key",  # Crossmodal-3600's
 )
 CAPTION_NAMES = (
     *("captions", "caption", "alt_text", "alt_texts", "sentences", "sentence", "raw", "texts", "text"),
@@ -32,31 +41,33 @@ CAPTION_NAMES = (
     "json",  # webdataset's, a record that holds them
 )
 ID_NAMES = (
-    *("image_id", "img_id", "imgid", "cocoid"),
     *(
+        "image_id",
+        "img_id",
+        "imgid",
+        "cocoid",
+        "image/key",
         "image_name",
         "img_name",
         "file_name",
         "filename",
-        "image_path",
-        "img_path",
-        "filepath",
-        "file_path",
-        "__key__",
     ),
+    *("image_path", "img_path", "filepath", "file_path", "__key__"),
 )
 FILE_NAMES = ("file_name", "filename", "image_name", "img_name", "image_path", "img_path", "filepath")
+LANGUAGE_NAMES = ("language", "languages", "lang", "language_code", "lang_code", "locale")
 NUMBERED_CAPTION = re.compile(r"(?:captions?|text|sentence|sent|comment|description)[_ ]?(\d+)")
 
 
 @dataclass(frozen=True)
 class NamedColumns:
-    """The columns that the user named by hand; None where they are to be found."""
+    """The columns that the user named by hand, None where they are to be found; and which languages to keep."""
 
     image: str | None = None
     caption: str | Sequence[str] | None = None
     image_id: str | None = None
     split: str | None = None
+    languages: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,8 @@ class Columns:
     """The columns to read.
 
     `image_id` is only there if it was named by hand, and then is believed; `ids` are columns that may tell
-    images apart, the likeliest first.
+    images apart, the likeliest first. `languages` are those of caption columns whose name tells it, `language`
+    is the column that tells it row by row.
     """
 
     image: str
@@ -73,12 +85,32 @@ class Columns:
     ids: tuple[str, ...] = ()
     file_name: str | None = None
     split: str | None = None
+    languages: Mapping[str, str] = field(default_factory=dict)
+    language: str | None = None
 
     @property
     def text(self) -> list[str]:
         """Everything but the image, once each."""
-        wanted = [*self.captions, *self.ids, self.file_name, self.split]
+        wanted = [*self.captions, *self.ids, self.file_name, self.split, self.language]
         return [name for name in dict.fromkeys(wanted) if name and name != self.image]
+
+    def captions_of(self, row: Mapping[str, Any]) -> list[Caption]:
+        """Every caption in a row's cells, in its language as far as that is told.
+
+        An empty cell of a language's column is no caption: not every image has one in every language.
+        """
+        told = row.get(self.language) if self.language else None
+        captions = [
+            caption
+            for column in self.captions
+            if column in row and not (column in self.languages and row[column] in (None, ""))
+            for caption in captions_of(row[column], self.languages.get(column) or spelt_language(told))
+        ]
+        if isinstance(told, list) and len(told) == len(captions):  # this package's own form
+            return [
+                Caption(text, spelt_language(each)) for (text, _), each in zip(captions, told, strict=True)
+            ]
+        return captions
 
 
 def find_columns(names: Iterable[str], named: NamedColumns, images: Sequence[str] = ()) -> Columns:
@@ -105,6 +137,8 @@ def find_columns(names: Iterable[str], named: NamedColumns, images: Sequence[str
         ids=(named.image_id,) if named.image_id else tuple(_named(present, ID_NAMES)),
         file_name=_first(present, FILE_NAMES),
         split=named.split or _first(present, ("split",)),
+        languages=_languages_of(captions),
+        language=_first([name for name in present if name not in (image, *captions)], LANGUAGE_NAMES),
     )
 
 
@@ -126,27 +160,56 @@ def _first(present: Iterable[str], wanted: Sequence[str]) -> str | None:
 
 
 def _caption_columns(present: list[str]) -> tuple[str, ...]:
+    """`captions`, or with a language in their names `captions_de`, or only languages `de`, or numbers `caption_1`."""
     found = _first(present, CAPTION_NAMES)
-    if found:
-        return (found,)
+    in_languages = [name for name in present if language_of_column(name)]
+    if found or in_languages:
+        return tuple(dict.fromkeys([*([found] if found else []), *in_languages]))
+    languages = languages_of_keys(present)
+    if languages:
+        return tuple(languages)
     numbered = [
         (int(match[1]), name) for name in present if (match := NUMBERED_CAPTION.fullmatch(_plain(name)))
     ]
     return tuple(name for _, name in sorted(numbered))
 
 
-def texts_of(value: Any) -> list[str | None]:
-    """Every caption in a cell: a text, a list of them, or records that hold one; None is an empty one."""
+def _languages_of(captions: Sequence[str]) -> dict[str, str]:
+    """The languages that names of caption columns tell; a plain `captions` beside them is English."""
+    told = {name: language_of_column(name) or language_code(name) for name in captions}
+    languages = {name: language for name, language in told.items() if language}
+    plain = next((name for name in captions if name not in languages), None)
+    if languages and plain is not None and PLAIN not in languages.values():
+        languages[plain] = PLAIN
+    return languages
+
+
+def captions_of(value: Any, language: str | None = None) -> list[Caption]:
+    """Every caption in a cell: a text, a list of them, or records that hold one or one for each language.
+
+    None is an empty caption.
+    """
     if isinstance(value, str) or value is None:
-        return [value]
+        return [Caption(value, language)]
     if isinstance(value, float) and value != value:  # pandas writes a missing text as NaN
-        return [None]
+        return [Caption(None, language)]
     if isinstance(value, dict):
-        name = _first(value, CAPTION_NAMES)
-        return texts_of(value[name]) if name else [None]
+        return _captions_of_record(value, language)
     if isinstance(value, Iterable):
-        return [text for item in value for text in texts_of(item)]
-    return [str(value)]
+        return [caption for item in value for caption in captions_of(item, language)]
+    return [Caption(str(value), language)]
+
+
+def _captions_of_record(record: dict[str, Any], language: str | None) -> list[Caption]:
+    name = _first(record, CAPTION_NAMES)
+    if name:
+        told = _first(record, LANGUAGE_NAMES)
+        return captions_of(record[name], spelt_language(record[told]) if told else language)
+    languages = languages_of_keys(record)
+    # A record without captions in a language, as `datasets` fills it up with None, is no empty caption.
+    told_captions = [(record[key], code) for key, code in languages.items() if record[key] is not None]
+    found = [caption for value, code in told_captions for caption in captions_of(value, code)]
+    return found or [Caption(None, language)]
 
 
 def written_list(cell: str) -> list[str] | str:

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
-from .columns import Columns, NamedColumns, find_columns, texts_of
-from .entries import clean_captions, gather
+from .columns import Columns, NamedColumns, find_columns
 from .folders import list_folder
 from .formats.tables import Row, entries_of_rows
-from .part import FEATURES, Part, arrow_batches
-from .report import DataError, DataReport
+from .languages import Caption, sort_captions
+from .part import FEATURES, LANGUAGES, Part, arrow_batches, caption_columns, dataset_of_table, gather
+from .report import Case, DataError
 from .splits import split_name
 
 DIGEST_SIZE = 12
@@ -50,7 +50,6 @@ def part_of_dataset(
     dataset: Dataset,
     split: str,
     named: NamedColumns,
-    report: DataReport,
     *,
     alone: bool = True,
     known: dict[str, Mark] | None = None,
@@ -65,40 +64,42 @@ def part_of_dataset(
     columns = find_columns(dataset.column_names, named, image_columns(dataset.features))
     rows = _Rows.read(dataset, columns)
     ids = rows.ids(columns, split, known)
-    for image_id in dict.fromkeys(ids):
-        if image_id in known:
-            report.add("split_conflict", f"{image_id} ({split})")
+    cases = [Case("split_conflict", f"{key} ({split})") for key in dict.fromkeys(ids) if key in known]
     known.update(zip(ids, rows.marks, strict=True))
-    groups = _group(rows, ids, report)
+    groups = _group(rows, ids)
+    captions, left_out = _sorted(rows, ids, groups, named.languages)
     names = _texts(rows.cells[columns.file_name]) if columns.file_name else _texts(rows.paths)
     splits = rows.splits(columns.split if alone else None, split)
-    kept = _beside(
-        rows.images, groups, ids, dataset, _simple_columns(dataset.features, columns) if keep else []
+    others = _simple_columns(dataset.features, columns) if keep else []
+    return Part(
+        _beside(rows.images, captions, ids, dataset.select_columns(others) if others else None),
+        [names[row] for row in captions],
+        [splits[row] for row in captions],
+        images_in=len(groups),
+        captions_in=sum(map(len, groups.values())),
+        cases=cases + left_out,
     )
-    return Part(kept, [names[row] for row in groups], [splits[row] for row in groups])
 
 
 def part_of_names(
-    sources: Sequence[tuple[str, Dataset]], named: NamedColumns, images: Path | None, report: DataReport
+    sources: Sequence[tuple[str, Dataset]], named: NamedColumns, images: Path | None, source: str
 ) -> Part:
     """All splits of a data set that holds only the images' file names; they lie in the folder `images`."""
     columns = find_columns(sources[0][1].column_names, named)
     feature = sources[0][1].features[columns.image]
     if not isinstance(feature, Value):
-        raise DataError(
-            f"Column {columns.image!r} of {report.source} holds neither images nor names: {feature}."
-        )
+        raise DataError(f"Column {columns.image!r} of {source} holds neither images nor names: {feature}.")
     if images is None:
         raise DataError(
-            f"Column {columns.image!r} of {report.source} holds names of images, not images. "
+            f"Column {columns.image!r} of {source} holds names of images, not images. "
             "Say where they are: images=FOLDER."
         )
     entries = (
         entry
         for split, dataset in sources
-        for entry in entries_of_rows(_numbered(dataset, columns, split), columns, images, split, report)
+        for entry in entries_of_rows(_numbered(dataset, columns, split), columns, images, split)
     )
-    return gather(entries, list_folder(images), report)
+    return gather(entries, list_folder(images), named.languages)
 
 
 def _numbered(dataset: Dataset, columns: Columns, split: str) -> Iterator[Row]:
@@ -112,7 +113,7 @@ class _Rows:
 
     images: Dataset  # one column, "image"
     cells: dict[str, list[object]]  # the text columns
-    captions: list[list[str | None]]
+    captions: list[list[Caption]]
     marks: list[Mark]  # None where there are no bytes, only a path or nothing
     paths: list[str | None]
 
@@ -125,8 +126,8 @@ class _Rows:
         for table in arrow_batches(dataset, columns.text):
             for name, values in cells.items():
                 values += table[name].to_pylist()
-        told = zip(*(cells[name] for name in columns.captions), strict=True)
-        captions = [[text for value in values for text in texts_of(value)] for values in told]
+        rows = zip(*cells.values(), strict=True)
+        captions = [columns.captions_of(dict(zip(cells, values, strict=True))) for values in rows]
         return cls(images, cells, captions, *_marks_and_paths(images))
 
     def ids(self, columns: Columns, prefix: str, known: Mapping[str, Mark]) -> list[str]:
@@ -143,7 +144,7 @@ class _Rows:
             if all(ids) and _fits(ids, self.marks, known):
                 return ids
         numbers = [f"{prefix}-{row}" for row in range(len(self.marks))]
-        if all(len(texts) <= 1 for texts in self.captions):
+        if all(len(captions) <= 1 for captions in self.captions):
             return [
                 content or number for content, number in zip(_contents(self.images), numbers, strict=True)
             ]
@@ -186,29 +187,39 @@ def _contents(images: Dataset) -> Iterator[str | None]:
             yield hashlib.blake2b(buffer, digest_size=DIGEST_SIZE).hexdigest() if buffer else None
 
 
-def _group(rows: _Rows, ids: Sequence[str], report: DataReport) -> dict[int, list[str]]:
-    """The first row of each image that can be kept, and all the captions of that image.
+def _group(rows: _Rows, ids: Sequence[str]) -> dict[int, list[Caption]]:
+    """The first row of each image, and all the captions of that image.
 
     Different images under one id, which only a column named by hand can give, stay rows of their own.
     """
     first: dict[tuple[str, Mark], int] = {}
-    groups: dict[int, list[str]] = {}
+    groups: dict[int, list[Caption]] = {}
     for row, key in enumerate(zip(ids, rows.marks, strict=True)):
-        captions = clean_captions(rows.captions[row], ids[row], report)
-        groups.setdefault(first.setdefault(key, row), []).extend(captions)
-    report.images_in += len(groups)
-    for row, captions in list(groups.items()):
-        if rows.marks[row] is None and not rows.paths[row]:
-            report.add("missing_image", ids[row], images=1, captions=len(groups.pop(row)))
-        elif not captions:
-            report.add("uncaptioned_image", ids[row], images=1)
-            del groups[row]
+        groups.setdefault(first.setdefault(key, row), []).extend(rows.captions[row])
     return groups
+
+
+def _sorted(
+    rows: _Rows, ids: Sequence[str], groups: Mapping[int, list[Caption]], languages: Sequence[str] | None
+) -> tuple[dict[int, list[Caption]], list[Case]]:
+    """The images that can be kept with their captions, and a case for everything else."""
+    kept: dict[int, list[Caption]] = {}
+    cases: list[Case] = []
+    for row, captions in groups.items():
+        good, left_out = sort_captions(captions, ids[row], languages)
+        cases += left_out
+        if rows.marks[row] is None and not rows.paths[row]:
+            cases.append(Case("missing_image", ids[row], images=1, captions=len(good)))
+        elif good:
+            kept[row] = good
+        else:
+            cases.append(Case("uncaptioned_image", ids[row], images=1))
+    return kept, cases
 
 
 def _simple_columns(features: Features, columns: Columns) -> list[str]:
     """The columns of texts, numbers, truth values and classes that hold neither captions nor images."""
-    taken = {*FEATURES, columns.image, *columns.captions}
+    taken = {*FEATURES, *LANGUAGES, columns.image, *columns.captions, columns.language}
     return [
         name
         for name, feature in features.items()
@@ -217,10 +228,9 @@ def _simple_columns(features: Features, columns: Columns) -> list[str]:
 
 
 def _beside(
-    images: Dataset, groups: dict[int, list[str]], ids: Sequence[str], source: Dataset, others: list[str]
+    images: Dataset, captions: Mapping[int, list[Caption]], ids: Sequence[str], others: Dataset | None
 ) -> Dataset:
-    """The chosen rows with captions, ids and others of their columns beside them; no image is copied."""
-    columns = {"captions": [groups.get(row, []) for row in range(len(ids))], "image_id": list(ids)}
-    texts = Dataset.from_dict(columns, features=Features({name: FEATURES[name] for name in columns}))
-    beside = [images, texts, *([source.select_columns(others)] if others else [])]
-    return concatenate_datasets(beside, axis=1).select(np.asarray(list(groups), dtype=np.int64))
+    """The rows that have captions, with captions, ids and other columns beside them; no image is copied."""
+    texts = dataset_of_table(caption_columns([captions.get(row, []) for row in range(len(ids))], ids))
+    beside = [images, texts, *([others] if others else [])]
+    return concatenate_datasets(beside, axis=1).select(np.asarray(list(captions), dtype=np.int64))

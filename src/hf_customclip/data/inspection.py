@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict, Image, IterableDataset
 from tqdm.auto import tqdm
 
 from .images import UnreadableImageError, decode_image, to_rgb
-from .load import Source, load_image_text_dataset
+from .load import Source, load_with_report
 from .part import arrow_batches
 from .report import DataReport
 
@@ -40,8 +40,7 @@ def inspect_source(
     words; with a tokenizer also in tokens (special tokens counted), and with `max_text_length` how many
     captions are cut at that many tokens.
     """
-    report = DataReport()
-    splits = load_image_text_dataset(source, report=report, **{**options, "streaming": False})
+    splits, report = load_with_report(source, **{**options, "streaming": False})
     assert isinstance(splits, DatasetDict)
     return inspect_captions(splits, report, tokenizer=tokenizer, max_text_length=max_text_length)
 
@@ -53,7 +52,7 @@ def inspect_captions(
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_text_length: int | None = None,
 ) -> DataReport:
-    """Add the captions' lengths to the report that `load_image_text_dataset` filled in, and return it."""
+    """Add the captions' lengths to the report of `load_with_report`, and return it."""
     words, tokens = _lengths(splits, tokenizer, report.captions_out)
     report.caption_words = _percentiles(words)
     if tokenizer is not None:

@@ -1,40 +1,73 @@
-"""Rows on their way to becoming splits, and the columns that every image-caption data set has here."""
+"""Rows on their way to becoming splits: captions gathered by image, and everything that was left out by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetInfo, Features, Image, List, Value
 from datasets.table import InMemoryTable
+from tqdm.auto import tqdm
+
+from .folders import ARCHIVES, FolderListing, ImageFiles
+from .images import ImageValue, UnreadableImageError, decode_image
+from .languages import UNKNOWN, Caption, sort_captions
+from .report import Case, DataError
 
 FEATURES = Features({"image": Image(), "captions": List(Value("string")), "image_id": Value("string")})
+# Beside them where any caption's language is told: the language of each caption of the row.
+LANGUAGES = Features({"languages": List(Value("string"))})
+ROWS_AT_ONCE = 256
+
+
+class Entry(NamedTuple):
+    """What one line or record says of one image; several may speak of the same."""
+
+    name: str  # the image's file, as the captions file writes it
+    captions: Sequence[Caption]
+    folder: Path  # where a relative name starts
+    image_id: str | None = None
+    split: str | None = None
 
 
 @dataclass
 class Part:
-    """A data set with `FEATURES`; for each row what split lists call its image, and its split if given."""
+    """A data set with `FEATURES`; for each row what split lists call its image, and its split if given.
+
+    `images_in` and `captions_in` count what was read; `cases` say what was not kept of it, and why.
+    """
 
     dataset: Dataset
     names: list[str]
     splits: list[str | None]
+    images_in: int = 0
+    captions_in: int = 0
+    cases: list[Case] = field(default_factory=list)
 
 
-def dataset_of_files(
-    paths: Sequence[str], captions: Sequence[list[str]], image_ids: Sequence[str]
-) -> Dataset:
-    """A data set of images on disk; only their paths are kept."""
-    path_column = pa.array(paths, pa.string())
+def caption_columns(captions: Sequence[Sequence[Caption]], image_ids: Sequence[str]) -> pa.Table:
+    """The columns `captions` and `image_id`, and `languages` where any caption's is told."""
     columns = {
-        "image": Image().cast_storage(path_column),
-        "captions": pa.array(captions, pa.list_(pa.string())),
+        "captions": pa.array([[text for text, _ in row] for row in captions], pa.list_(pa.string())),
         "image_id": pa.array(image_ids, pa.string()),
     }
-    # Dataset.from_dict would look at every cell once more, in Python.
-    table = InMemoryTable(pa.table(columns, schema=FEATURES.arrow_schema))
-    return Dataset(table, info=DatasetInfo(features=FEATURES))
+    if any(language for row in captions for _, language in row):
+        languages = [[language or UNKNOWN for _, language in row] for row in captions]
+        columns["languages"] = pa.array(languages, pa.list_(pa.string()))
+    return pa.table(columns)
+
+
+def dataset_of_table(table: pa.Table) -> Dataset:
+    """A data set of columns of `FEATURES` and `LANGUAGES`. Dataset.from_dict would look at every cell in Python."""
+    features = Features({name: {**FEATURES, **LANGUAGES}[name] for name in table.column_names})
+    return Dataset(InMemoryTable(table.cast(features.arrow_schema)), info=DatasetInfo(features=features))
 
 
 def texts(dataset: Dataset, column: str) -> list[str]:
@@ -51,3 +84,122 @@ def captions_per_row(dataset: Dataset) -> list[int]:
     """How many captions each row has."""
     tables = arrow_batches(dataset, ["captions"], 10_000)
     return [count for table in tables for count in pc.list_value_length(table["captions"]).to_pylist()]
+
+
+@dataclass(slots=True)
+class _Image:
+    name: str
+    image_id: str | None
+    split: str | None
+    captions: list[Caption]
+
+
+def gather(
+    entries: Iterable[Entry | Case], listing: FolderListing, languages: Sequence[str] | None = None
+) -> Part:
+    """Find each entry's image and put its captions together, in the order of the file.
+
+    Raises DataError if not one image is found, since then the folder is the wrong one.
+    """
+    index = ImageFiles(listing)
+    path_of: dict[tuple[str, Path], str | None] = {}
+    found: dict[str, _Image] = {}
+    missing: dict[str, int] = {}
+    cases: list[Case] = []
+    captions_in = 0
+    for entry in entries:
+        if isinstance(entry, Case):
+            captions_in += entry.captions
+            cases.append(entry)
+            continue
+        captions_in += len(entry.captions)
+        captions, left_out = sort_captions(entry.captions, entry.name, languages)
+        cases += left_out
+        key = (entry.name, entry.folder)
+        path = path_of[key] if key in path_of else path_of.setdefault(key, index.find(*key))
+        if path is None:
+            missing[entry.name] = missing.get(entry.name, 0) + len(captions)
+            continue
+        image = found.setdefault(path, _Image(entry.name, entry.image_id, entry.split, []))
+        image.captions += captions
+        if entry.split != image.split:
+            cases.append(Case("split_conflict", f"{entry.name} ({image.split}, {entry.split})"))
+    _check_found(found, missing, listing)
+    unused, copies = index.unused(set(found))
+    cases += [Case("missing_image", name, images=1, captions=count) for name, count in missing.items()]
+    bare = unused + [path for path, image in found.items() if not image.captions]
+    cases += [Case("uncaptioned_image", path, images=1) for path in bare]
+    cases += [Case("second_copy", path, images=1) for path in copies]
+    part = _rows({path: image for path, image in found.items() if image.captions}, listing.root)
+    images_in = len(found) + len(missing) + len(unused) + len(copies)
+    return replace(part, images_in=images_in, captions_in=captions_in, cases=cases)
+
+
+def _check_found(found: dict[str, _Image], missing: dict[str, int], listing: FolderListing) -> None:
+    if found:
+        return
+    if not missing:
+        raise DataError(f"The captions file in {listing.root} names no image at all.")
+    first = next(iter(missing))
+    hint = " Images given as web addresses have to be downloaded first." if "://" in first else ""
+    archives = [path.name for path in listing.others if path.suffix.lower() in ARCHIVES]
+    hint += f" Or unpack {', '.join(archives)} first." if archives else ""
+    raise DataError(
+        f"None of the {len(missing):,} images that the captions speak of (the first is {first!r}) is among "
+        f"the {len(listing.images):,} in {listing.root}. Say where they are: images=FOLDER.{hint}"
+    )
+
+
+def _rows(images: dict[str, _Image], root: Path) -> Part:
+    rows = images.values()
+    uses = Counter(image.name for image in rows)
+    # A name used in several folders (train/0001.jpg, test/0001.jpg) tells no image; its path does.
+    ids = [
+        image.image_id or (image.name if uses[image.name] == 1 else os.path.relpath(path, root))
+        for path, image in images.items()
+    ]
+    files = Image().cast_storage(pa.array(list(images), pa.string()))  # only their paths are kept
+    table = caption_columns([image.captions for image in rows], ids).add_column(0, "image", files)
+    return Part(dataset_of_table(table), [image.name for image in rows], [image.split for image in rows])
+
+
+def drop_unreadable(part: Part) -> Part:
+    """The part without the images that cannot be decoded, which its cases then name.
+
+    Every image is decoded once, a few at a time (Pillow decodes outside Python's lock, so threads help).
+    """
+    bad = dict(_unreadable(part.dataset))
+    if not bad:
+        return part
+    captions = captions_per_row(part.dataset)
+    cases = [Case("unreadable_image", name, images=1, captions=captions[row]) for row, name in bad.items()]
+    rows = [row for row in range(len(part.names)) if row not in bad]
+    return replace(
+        part,
+        dataset=part.dataset.select(rows),
+        names=[part.names[row] for row in rows],
+        splits=[part.splits[row] for row in rows],
+        cases=part.cases + cases,
+    )
+
+
+def _unreadable(dataset: Dataset) -> Iterator[tuple[int, str]]:
+    images = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(dataset), desc="Checking images", unit="image", disable=None) as bar,
+    ):
+        for first in range(0, len(dataset), ROWS_AT_ONCE):
+            values = images[first : first + ROWS_AT_ONCE]["image"]
+            for row, why in enumerate(pool.map(_why_unreadable, values), first):
+                if why is not None:
+                    yield row, why
+            bar.update(len(values))
+
+
+def _why_unreadable(value: ImageValue) -> str | None:
+    try:
+        decode_image(value)
+    except UnreadableImageError as error:
+        return f"{error.name} ({error.reason})"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ KINDS = {
     "missing_image": Kind("images that are not there, left out with their captions", stops=True),
     "uncaptioned_image": Kind("images without a caption, left out", stops=True),
     "unreadable_image": Kind("images that cannot be read, left out with their captions", stops=True),
+    "other_language": Kind("captions in languages not asked for, left out"),
     "unlisted_image": Kind("images in no split of the split list, left out with their captions"),
     "second_copy": Kind("files of the same name in another folder, not used"),
     "repaired_line": Kind("damaged lines that were understood all the same"),
@@ -30,6 +32,15 @@ NAMES_SHOWN = 5
 
 class DataError(ValueError):
     """Data that cannot be used as they are; the message says what is wrong and what to do."""
+
+
+class Case(NamedTuple):
+    """One case of a problem, as a reader meets it, and how many images and captions are left out for it."""
+
+    kind: str  # one of KINDS
+    name: str
+    images: int = 0
+    captions: int = 0
 
 
 @dataclass
@@ -58,8 +69,8 @@ class SplitCounts:
 class DataReport:
     """How a source was understood. For each of images and captions, in = out + left out (see `balanced`).
 
-    Give an empty one to `load_image_text_dataset(..., report=report)` to have it filled in, or call
-    `inspect_source`. Of a streamed source only the form and the split rule are known.
+    `load_with_report` and `inspect_source` give one. Of a streamed source only the form and the split rule are
+    known.
     """
 
     source: str = ""
@@ -71,6 +82,7 @@ class DataReport:
     splits: dict[str, SplitCounts] = field(default_factory=dict)
     split_rule: str = ""
     notes: list[str] = field(default_factory=list)
+    languages: dict[str, int] = field(default_factory=dict)  # captions kept of each, where languages are told
     captions_per_image: dict[int, int] = field(default_factory=dict)
     caption_words: dict[int, int] = field(default_factory=dict)
     caption_tokens: dict[int, int] = field(default_factory=dict)
@@ -78,12 +90,13 @@ class DataReport:
     captions_cut: int | None = None
     streamed: bool = False
 
-    def add(self, kind: str, name: str, *, images: int = 0, captions: int = 0) -> None:
-        """Note one case of a problem and what was left out for it."""
-        problem = self.problems.setdefault(kind, Problem(kind))
-        problem.names.append(name)
-        problem.images += images
-        problem.captions += captions
+    def count(self, cases: Iterable[Case]) -> None:
+        """Sort what readers met by kind."""
+        for case in cases:
+            problem = self.problems.setdefault(case.kind, Problem(case.kind))
+            problem.names.append(case.name)
+            problem.images += case.images
+            problem.captions += case.captions
 
     @property
     def images_out(self) -> int:
@@ -134,6 +147,9 @@ def _lines(report: DataReport) -> list[str]:
     lines += [
         f"  {name:<16} {c.images:,} images, {c.captions:,} captions" for name, c in report.splits.items()
     ]
+    if report.languages:
+        counts = ", ".join(f"{language}: {count:,}" for language, count in report.languages.items())
+        lines.append(f"languages          {counts}")
     lines += _length_lines(report)
     lines += [f"problem            {problem}" for problem in report.problems.values()]
     return lines + [f"note               {note}" for note in report.notes]

@@ -1,14 +1,23 @@
-"""Which image belongs to which split: the data's own word, a split list's, or a seeded draw by image."""
+"""Which image belongs to which split: the data's own word, a split list's, or a seeded draw by image.
+
+Every row ends in one split or in a case of the report.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from .report import DataError
+import numpy as np
+from datasets import Dataset, DatasetDict, IterableDatasetDict, concatenate_datasets
+
+from .part import Part, captions_per_row, texts
+from .report import Case, DataError
 
 ORDER = ("train", "validation", "test")
 ALIASES = {
@@ -16,8 +25,11 @@ ALIASES = {
     **dict.fromkeys(("validation", "valid", "val", "dev", "devel"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+HELD_OUT = ("validation", "test")
 DEFAULT_SEED = 42
 DEFAULT_FRACTION = 0.05
+Assignment = list[list[str | None]]  # a split for each row of each part
+Splits = TypeVar("Splits", DatasetDict, IterableDatasetDict)
 
 
 def split_name(name: str) -> str:
@@ -112,3 +124,136 @@ class SeededSplit:
 
 def _share(fraction: float, total: int) -> int:
     return max(round(fraction * total), 1) if fraction and total >= len(ORDER) else 0
+
+
+@dataclass(frozen=True)
+class SplitWish:
+    """What the user said about splits. A fraction left None is 0.05 where the data have no splits at all."""
+
+    chosen: str | None = None
+    listed: SplitList | None = None
+    seed: int = DEFAULT_SEED
+    validation_fraction: float | None = None
+    test_fraction: float | None = None
+
+    @property
+    def explicit(self) -> bool:
+        """Whether a draw was asked for."""
+        return self.validation_fraction is not None or self.test_fraction is not None
+
+    @property
+    def draw(self) -> SeededSplit:
+        """The draw for data that have no splits."""
+        fractions = (self.validation_fraction, self.test_fraction)
+        return SeededSplit(self.seed, *(DEFAULT_FRACTION if share is None else share for share in fractions))
+
+    def draw_for(self, found: set[str], source: str) -> SeededSplit | None:
+        """The draw to make given the splits found in the data, if any; see `load_image_text_dataset`."""
+        if self.listed is not None:
+            if self.explicit:
+                raise DataError("A split list says which image is in which split; leave the fractions out.")
+            return None
+        if found <= {"train"} or ("train" not in found and self.explicit):
+            return self.draw
+        for name, fraction in zip(HELD_OUT, (self.validation_fraction, self.test_fraction), strict=True):
+            if fraction and name in found:
+                raise DataError(f"{source} has a {name} split of its own; leave {name}_fraction out.")
+        if self.explicit:
+            return SeededSplit(self.seed, self.validation_fraction or 0.0, self.test_fraction or 0.0)
+        return None
+
+
+@dataclass(frozen=True)
+class Division(Generic[Splits]):
+    """The splits, how they came about in words, and what is to be said of it."""
+
+    splits: Splits
+    rule: str
+    notes: list[str] = field(default_factory=list)
+    cases: list[Case] = field(default_factory=list)
+
+
+def divide(parts: list[Part], wish: SplitWish, source: str) -> Division[DatasetDict]:
+    """Put every row into its split: by the split list, else as the data say, else by a seeded draw."""
+    assigned = _assigned(parts, wish.listed)
+    found = {name for names in assigned for name in names if name}
+    if wish.listed and not found:
+        raise DataError(f"No image of {source} is in the split list ({wish.listed.rule}).")
+    draw = wish.draw_for(found, source)
+    notes = [] if draw else notes_of_no_train(source, found, wish)
+    if draw:
+        assigned = _drawn(parts, assigned, draw, {"train"} if "train" in found else found or {None})
+    rule = wish.listed.rule if wish.listed else split_rule(found, draw)
+    return Division(_select(parts, assigned), rule, notes, _unlisted(parts, assigned))
+
+
+def split_rule(found: set[str], draw: SeededSplit | None) -> str:
+    """How the splits came about, in words."""
+    own = f"as the data have them ({', '.join(in_order(found))})"
+    if draw is None:
+        return own
+    return draw.rule if found <= {"train"} or "train" not in found else f"{own}; out of train, {draw.rule}"
+
+
+def notes_of_no_train(source: str, found: set[str], wish: SplitWish) -> list[str]:
+    """One line, also as a warning, where there is nothing to train on: the tutorial trains on a split called test.
+
+    Who has named another split knows what is in it, and finds this in the report alone.
+    """
+    if "train" in found:
+        return []
+    note = (
+        f"{source} has no train split, only {', '.join(in_order(found))}. For training, give the papers' split "
+        "with karpathy_file=..., or draw one with test_fraction=0.05."
+    )
+    if wish.chosen in (None, "train"):
+        warnings.warn(note, UserWarning, stacklevel=5)
+    return [note]
+
+
+def _assigned(parts: list[Part], listed: SplitList | None) -> Assignment:
+    if listed is None:
+        return [part.splits for part in parts]
+    return [
+        [
+            listed.find(name, image_id)
+            for name, image_id in zip(part.names, texts(part.dataset, "image_id"), strict=True)
+        ]
+        for part in parts
+    ]
+
+
+def _drawn(
+    parts: list[Part], assigned: Assignment, draw: SeededSplit, redrawn: Collection[str | None]
+) -> Assignment:
+    """The assignment with rows of the `redrawn` splits drawn anew, all parts together."""
+    ids = [
+        image_id
+        for part, names in zip(parts, assigned, strict=True)
+        for image_id, name in zip(texts(part.dataset, "image_id"), names, strict=True)
+        if name in redrawn
+    ]
+    fresh = iter(draw.assign(ids))
+    return [[next(fresh) if name in redrawn else name for name in names] for names in assigned]
+
+
+def _unlisted(parts: list[Part], assigned: Assignment) -> list[Case]:
+    return [
+        Case("unlisted_image", name, images=1, captions=captions)
+        for part, splits in zip(parts, assigned, strict=True)
+        if None in splits
+        for name, split, captions in zip(part.names, splits, captions_per_row(part.dataset), strict=True)
+        if split is None
+    ]
+
+
+def _select(parts: list[Part], assigned: Assignment) -> DatasetDict:
+    chosen: dict[str, list[Dataset]] = {}
+    for part, names in zip(parts, assigned, strict=True):
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            if name is not None:
+                rows.setdefault(name, []).append(row)
+        for name, numbers in rows.items():
+            chosen.setdefault(name, []).append(part.dataset.select(np.asarray(numbers)))
+    return DatasetDict({name: concatenate_datasets(chosen[name]) for name in in_order(chosen)})

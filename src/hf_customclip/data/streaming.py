@@ -8,15 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets import Image, IterableDataset, IterableDatasetDict, concatenate_datasets
+from datasets import Features, Image, IterableDataset, IterableDatasetDict, List, concatenate_datasets
 
-from .columns import Columns, NamedColumns, find_columns, texts_of
-from .divide import SplitWish, split_rule, tell_of_no_train
+from .columns import Columns, NamedColumns, find_columns
 from .from_datasets import DIGEST_SIZE, image_columns
 from .images import UnreadableImageError, decode_image
-from .part import FEATURES
-from .report import DataError, DataReport
-from .splits import ORDER, SeededSplit, SplitList, in_order, split_name
+from .languages import UNKNOWN, Caption, languages_of_keys, sort_captions
+from .part import FEATURES, LANGUAGES
+from .report import DataError
+from .splits import (
+    ORDER,
+    Division,
+    SeededSplit,
+    SplitList,
+    SplitWish,
+    in_order,
+    notes_of_no_train,
+    split_name,
+    split_rule,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +58,13 @@ class StreamRows:
 
     columns: Columns
     chooser: Chooser
+    features: Features  # with languages, or without
+    languages: Sequence[str] | None
     on_error: str
     verify: bool
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {name: [] for name in FEATURES}
+        found: dict[str, list[Any]] = {name: [] for name in self.features}
         for cells in zip(*batch.values(), strict=True):
             row = dict(zip(batch, cells, strict=True))
             image = row[self.columns.image]
@@ -60,15 +72,16 @@ class StreamRows:
             image_id, name = self._names(row, image)
             if not self.chooser.takes(row, image_id, name):
                 continue
-            captions = [(text or "").strip() for c in self.columns.captions for text in texts_of(row[c])]
+            captions, cases = sort_captions(self.columns.captions_of(row), name or image_id, self.languages)
             problem = self._problem(image, captions)
-            if problem or not all(captions):
+            if problem or any(case.kind == "empty_caption" for case in cases):
                 self._tell(f"{name or image_id}: {problem or 'an empty caption'}")
             if problem:
                 continue
-            found["image"].append(image)
-            found["captions"].append([text for text in captions if text])
-            found["image_id"].append(image_id)
+            values = {"image": image, "captions": [text for text, _ in captions], "image_id": image_id}
+            values["languages"] = [language or UNKNOWN for _, language in captions]
+            for column in found:
+                found[column].append(values[column])
         return found
 
     def _names(self, row: Mapping[str, Any], image: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -79,10 +92,10 @@ class StreamRows:
             image_id = hashlib.blake2b(content, digest_size=DIGEST_SIZE).hexdigest()
         return image_id, str(row[self.columns.file_name]) if self.columns.file_name else path
 
-    def _problem(self, image: dict[str, Any] | None, captions: list[str]) -> str | None:
+    def _problem(self, image: dict[str, Any] | None, captions: list[Caption]) -> str | None:
         if not image or not (image.get("bytes") or image.get("path")):
             return "no image"
-        if not any(captions):
+        if not captions:
             return "no caption"
         try:
             if self.verify:
@@ -101,30 +114,43 @@ def stream_splits(
     sources: Sequence[tuple[str, IterableDataset]],
     named: NamedColumns,
     wish: SplitWish,
-    report: DataReport,
+    source: str,
     *,
     on_error: str,
     verify: bool,
-) -> IterableDatasetDict:
+) -> Division[IterableDatasetDict]:
     """The splits of streamed data: their own, those of a list or a column, or drawn by a hash of the id."""
-    report.streamed = True
     # Of some streams the columns are only known once a row has been read.
-    sources = [(name, source if source.features else source._resolve_features()) for name, source in sources]
-    columns = [_columns(source, named) for _, source in sources]
+    sources = [(name, stream if stream.features else stream._resolve_features()) for name, stream in sources]
+    columns = [_columns(stream, named) for _, stream in sources]
+    features = _features(sources, columns)
     split_column = columns[0].split if len(sources) == 1 else None
     found = set(ORDER) if split_column else {name for name, _ in sources}
-    draw = wish.draw_for(found, report.source)
-    report.split_rule = wish.listed.rule if wish.listed else split_rule(found, draw)
-    if draw is None and wish.listed is None and "train" not in found:
-        tell_of_no_train(report, found, wish)
+    draw = wish.draw_for(found, source)
+    notes = [] if draw or wish.listed else notes_of_no_train(source, found, wish)
     if wish.listed or split_column:
-        report.notes.append(f"rows of no split, or of others than {', '.join(ORDER)}, are not in the streams")
+        notes.append(f"rows of no split, or of others than {', '.join(ORDER)}, are not in the streams")
     streams: dict[str, list[IterableDataset]] = {}
-    for (name, source), found_columns in zip(sources, columns, strict=True):
+    for (name, stream), found_columns in zip(sources, columns, strict=True):
         for chooser in _choosers(name, found, wish.listed or draw, split_column):
-            rows = StreamRows(found_columns, chooser, on_error, verify)
-            streams.setdefault(chooser.wanted, []).append(_mapped(source, rows))
-    return IterableDatasetDict({name: _joined(streams[name]) for name in in_order(streams)})
+            rows = StreamRows(found_columns, chooser, features, named.languages, on_error, verify)
+            streams.setdefault(chooser.wanted, []).append(_mapped(stream, rows))
+    splits = IterableDatasetDict({name: _joined(streams[name]) for name in in_order(streams)})
+    return Division(splits, wish.listed.rule if wish.listed else split_rule(found, draw), notes)
+
+
+def _features(sources: Sequence[tuple[str, IterableDataset]], columns: Sequence[Columns]) -> Features:
+    """This package's columns, with `languages` where a column's name, type or another column tells them."""
+    told = any(
+        found.languages or found.language or any(_keeps_languages(stream.features[c]) for c in found.captions)
+        for (_, stream), found in zip(sources, columns, strict=True)
+    )
+    return Features({**FEATURES, **LANGUAGES}) if told else FEATURES
+
+
+def _keeps_languages(feature: Any) -> bool:
+    feature = feature.feature if isinstance(feature, List) else feature
+    return isinstance(feature, dict) and bool(languages_of_keys(feature))
 
 
 def _columns(source: IterableDataset, named: NamedColumns) -> Columns:
@@ -154,7 +180,7 @@ def _mapped(source: IterableDataset, rows: StreamRows) -> IterableDataset:
     # Features given to `map` itself would leave the images undecoded for good.
     return undecoded.map(
         rows, batched=True, batch_size=ROWS_AT_ONCE, remove_columns=source.column_names
-    ).cast(FEATURES)
+    ).cast(rows.features)
 
 
 def _joined(streams: list[IterableDataset]) -> IterableDataset:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from .._files import read_json
+from .._safetensors import read_headers
 from .errors import PublishError
 
 REQUIRED_AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForZeroShotImageClassification")
@@ -92,22 +93,18 @@ def _weights(folder: Path) -> Iterator[str]:
 
 
 def _shard(path: Path, expected: set[str]) -> Iterator[str]:
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         yield f"{path.name}, named by the index, is missing"
         return
     try:
-        # Opening compares the header's offsets with the file's length, so a truncated file is found here.
-        with safe_open(path, framework="numpy") as weights:
-            keys = set(weights.keys())
-    except (SafetensorError, OSError) as error:
-        yield f"{path.name} cannot be read ({error})"
+        names = read_headers([path]).keys()
+    except ValueError as error:
+        yield str(error).removesuffix(".")
         return
-    if not keys:
+    if not names:
         yield f"{path.name} holds no weights"
-    if expected - keys:
-        yield f"{path.name} lacks {sorted(expected - keys)[0]}, which the index says it holds"
+    if missing := sorted(expected - names):
+        yield f"{path.name} lacks {missing[0]}, which the index says it holds"
 
 
 def _configs(folder: Path) -> Iterator[str]:
@@ -197,8 +194,5 @@ def _card(folder: Path) -> Iterator[str]:
 
 def _json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`, or an empty one where there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    value = read_json(path)
     return value if isinstance(value, dict) else {}

@@ -59,12 +59,17 @@ def is_transient(error: BaseException) -> bool:
     )
 
 
-def explain(error: BaseException, api: HfApi, repo_id: str, token: str | bool | None) -> PublishError:
-    """The `PublishError` for whatever the client raised while publishing to `repo_id`."""
-    return PublishError(f"{repo_id} was not published: {_reason(error, api, repo_id, token)}")
+def explain(error: BaseException, api: HfApi, repo_id: str, sent: bool = False) -> PublishError:
+    """The `PublishError` for whatever the client raised while publishing to `repo_id`.
+
+    Args:
+        sent: whether a commit was sent by then, whose answer may be what was lost.
+    """
+    outcome = "may not be published" if sent and is_transient(error) else "was not published"
+    return PublishError(f"{repo_id} {outcome}: {_reason(error, api, repo_id)}")
 
 
-def _reason(error: BaseException, api: HfApi, repo_id: str, token: str | bool | None) -> str:
+def _reason(error: BaseException, api: HfApi, repo_id: str) -> str:
     first = next((cause for cause in causes(error) if isinstance(cause, HfHubHTTPError)), error)
     if isinstance(first, HFValidationError):
         return f"that is no repository name ({first_line(first)}); use user/name or organization/name."
@@ -78,7 +83,7 @@ def _reason(error: BaseException, api: HfApi, repo_id: str, token: str | bool | 
         return "that revision does not exist there; name a branch, not a tag or a commit."
     status = status_of(first)
     if status in (401, 403) or isinstance(first, RepositoryNotFoundError):
-        return _no_right(api, repo_id, token)
+        return _no_right(api, repo_id)
     if status == 429:
         return "the Hub limits the rate of requests and went on doing so; wait some minutes and push again."
     if status is not None and status >= 500:
@@ -89,7 +94,11 @@ def _reason(error: BaseException, api: HfApi, repo_id: str, token: str | bool | 
         return (
             f"{api.endpoint} could not be reached ({first_line(first)}); check the connection and push again."
         )
-    return f"{first_line(first)}."
+    return (
+        f"the Hub said: {first_line(first)}; put that right and push again."
+        if status
+        else f"{first_line(first)}."
+    )
 
 
 def _no_token() -> str:
@@ -98,10 +107,10 @@ def _no_token() -> str:
     )
 
 
-def _no_right(api: HfApi, repo_id: str, token: str | bool | None) -> str:
+def _no_right(api: HfApi, repo_id: str) -> str:
     """Tell a wrong token, a read-only one and a foreign namespace apart by asking whose token it is."""
     try:
-        me = api.whoami(token=token)
+        me = api.whoami()
     except LocalTokenNotFoundError:
         return _no_token()
     except CLIENT_ERRORS as error:

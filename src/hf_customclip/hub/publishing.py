@@ -10,17 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from huggingface_hub import HfApi
 from transformers.trainer import PushInProgress
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
+from ..evaluation.chance import retrieval_chance
 from .check_folder import published_files
-from .errors import CLIENT_ERRORS, PublishError, explain
-from .folder_card import newest_results, write_model_card
+from .errors import PublishError
 from .known_data import DataDescription, describe_data
-from .push import Push, PushResult, push_folder
+from .model_card import write_model_card
+from .push import PushResult, prepare_repo, push_folder
+from .results import newest_results
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +64,10 @@ class PublishingMixin:
         if not self._is_main():
             return
         name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-        push = Push(HfApi(), name, self.args.hub_revision, token or self.args.hub_token)
-        try:
-            push.prepare(private if private is not None else self.args.hub_private_repo)
-        except PublishError:
-            raise
-        except CLIENT_ERRORS as error:
-            raise explain(error, push.api, push.repo_id, push.token) from error
-        self.hub_model_id, self.push_in_progress = push.repo_id, None
+        private = private if private is not None else self.args.hub_private_repo
+        api = HfApi(token=token or self.args.hub_token)
+        info = prepare_repo(name, private=private, revision=self.args.hub_revision, api=api)
+        self.hub_model_id, self.push_in_progress = info.id, None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As `Trainer.train`; a `PublishError` if the model was to be published by then and could not be."""
@@ -143,13 +142,13 @@ class PublishingMixin:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         staging = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
-        self._stage(Path(checkpoint_folder), staging / "model")
+        self._stage(Path(checkpoint_folder), staging)
         future = self._start(
-            staging / "model",
+            staging,
             self._progress_message(),
             token=self.args.hub_token,
             revision=self.args.hub_revision,
-            extra_files=self._stage_checkpoint(Path(checkpoint_folder), staging),
+            checkpoint=self._stage_checkpoint(Path(checkpoint_folder), staging),
         )
         earlier: Any = self.push_in_progress.jobs if busy and self.push_in_progress else []
         self._follow([*earlier, future])
@@ -159,26 +158,41 @@ class PublishingMixin:
     def _is_main(self) -> bool:
         return self.is_world_process_zero()  # type: ignore[attr-defined,no-any-return]
 
-    def _start(self, folder: Path, message: str, **options: Any) -> Future[PushResult]:
+    def _start(
+        self,
+        folder: Path,
+        message: str,
+        token: str | None,
+        revision: str | None,
+        checkpoint: str | None = None,
+    ) -> Future[PushResult]:
         if self._pushing is None:
             # One at a time, so that an older state never lands on a newer one.
             self._pushing = ThreadPoolExecutor(1, thread_name_prefix="push")
-        self._saved_step = self.state.global_step
-        return self._pushing.submit(self._publish, folder, message, self.state.global_step, options)
+        self._saved_step = step = self.state.global_step
 
-    def _publish(self, folder: Path, message: str, step: int, options: dict[str, Any]) -> PushResult:
-        try:
-            api = HfApi()
-            result = push_folder(folder, str(self.hub_model_id), commit_message=message, api=api, **options)
-        except Exception as error:
-            if folder.parent.name.startswith(".push-"):
-                logger.error("%s It is tried again at the next save.", error)
-            raise
-        finally:
-            if folder.parent.name.startswith(".push-"):
-                shutil.rmtree(folder.parent, ignore_errors=True)
-        self._published_step = step
-        return result
+        def publish() -> PushResult:
+            staged = folder.name.startswith(".push-")
+            try:
+                result = push_folder(
+                    folder,
+                    str(self.hub_model_id),
+                    commit_message=message,
+                    revision=revision,
+                    checkpoint=checkpoint,
+                    api=HfApi(token=token),
+                )
+            except Exception as error:
+                if staged:
+                    logger.error("%s It is tried again at the next save.", error)
+                raise
+            finally:
+                if staged:
+                    shutil.rmtree(folder, ignore_errors=True)
+            self._published_step = step
+            return result
+
+        return self._pushing.submit(publish)
 
     def _follow(self, futures: list[Future[PushResult]]) -> None:
         self.push_in_progress = PushInProgress(futures)  # type: ignore[arg-type]
@@ -190,7 +204,6 @@ class PublishingMixin:
 
     def _stage(self, checkpoint: Path, folder: Path) -> None:
         """A whole model in `folder`, ready to publish, as it is now; training goes on meanwhile."""
-        folder.mkdir()
         if any(
             (checkpoint / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")
         ):
@@ -202,18 +215,17 @@ class PublishingMixin:
                 self.processing_class.save_pretrained(folder)
         self._write_card(folder)
 
-    def _stage_checkpoint(self, checkpoint: Path, folder: Path) -> dict[str, Path]:
-        """With the strategies that ask for it, the checkpoint's own files by their names there."""
+    def _stage_checkpoint(self, checkpoint: Path, staging: Path) -> str | None:
+        """With the strategies that ask for it, the checkpoint's own files in a folder of this name there."""
         if self.args.hub_strategy == HubStrategy.CHECKPOINT:
             there = "last-checkpoint"
         elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
             there = checkpoint.name
         else:
-            return {}
-        names = [*published_files(checkpoint), "trainer_state.json"]
-        for name in names:
-            _link(checkpoint / name, folder / there / name)
-        return {f"{there}/{name}": folder / there / name for name in names}
+            return None
+        for name in [*published_files(checkpoint), "trainer_state.json"]:
+            _link(checkpoint / name, staging / there / name)
+        return there
 
     def _write_card(self, folder: Path, license: str | None = None, dataset: str | None = None) -> None:
         data = self.data_description or (describe_data(dataset) if dataset else None)
@@ -222,7 +234,7 @@ class PublishingMixin:
             str(self.hub_model_id),
             data=data,
             license=license,
-            results=newest_results(self.state.log_history, data, self._best_step(), self._counts()),
+            results=newest_results(self.state.log_history, data, self._best_step(), self._about_splits()),
             log_history=self.state.log_history,
             arguments=self.args.to_dict(),
         )
@@ -230,13 +242,14 @@ class PublishingMixin:
     def _best_step(self) -> int | None:
         return self.state.best_global_step if self.args.load_best_model_at_end else None
 
-    def _counts(self) -> dict[str, tuple[int, int]]:
-        """Images and captions of the validation split."""
-        dataset = self.eval_dataset
-        if not isinstance(dataset, Dataset):
+    def _about_splits(self) -> dict[str, dict[str, Any]]:
+        """Size and chance of the validation split, for its `RetrievalResult`."""
+        if not isinstance(self.eval_dataset, Dataset):
             return {}
-        captions = dataset.with_format(None).select_columns("captions")
-        return {"validation": (len(dataset), sum(len(row["captions"]) for row in captions))}
+        rows = self.eval_dataset.with_format(None).select_columns("captions")
+        texts = np.repeat(np.arange(len(rows)), [len(row["captions"]) for row in rows])
+        chance = retrieval_chance(np.arange(len(rows)), texts)
+        return {"validation": {"num_images": len(rows), "num_captions": len(texts), "chance": chance}}
 
 
 def _link(source: Path, target: Path) -> None:

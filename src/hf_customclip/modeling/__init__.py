@@ -1,12 +1,1 @@
 """What travels with a checkpoint: configuration, model, processor and the files they need."""
-
-from transformers import AutoConfig, AutoModel, AutoModelForZeroShotImageClassification, AutoProcessor
-
-from .configuration_custom_clip import CustomClipConfig
-from .modeling_custom_clip import CustomClipModel
-from .processing_custom_clip import CustomClipProcessor
-
-AutoConfig.register(CustomClipConfig.model_type, CustomClipConfig, exist_ok=True)
-AutoModel.register(CustomClipConfig, CustomClipModel, exist_ok=True)
-AutoModelForZeroShotImageClassification.register(CustomClipConfig, CustomClipModel, exist_ok=True)
-AutoProcessor.register(CustomClipConfig, CustomClipProcessor, exist_ok=True)

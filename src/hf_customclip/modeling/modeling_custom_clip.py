@@ -1,7 +1,6 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """CustomClipModel: any image tower and any text tower, joined by projection heads in one space."""
 
-import difflib
 import inspect
 import math
 import os
@@ -28,6 +27,7 @@ from .losses_custom_clip import (
     sigmoid_contrastive_loss,
     softmax_contrastive_loss,
 )
+from .names_custom_clip import did_you_mean
 from .pooling_custom_clip import resolve_feature_parts, text_feature_width, tower_feature
 from .towers_custom_clip import (
     build_tower,
@@ -427,10 +427,7 @@ def _check_fields(given: dict[str, Any]) -> None:
     ]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            raise ValueError(
-                f"CustomClipConfig has no field {name!r}; near matches: {', '.join(near) or 'none'}"
-            )
+            raise ValueError(f"CustomClipConfig has no field {name!r}.{did_you_mean(name, known)}")
 
 
 def _check_poolings(vision_model: Any, text_model: Any, config: dict[str, Any]) -> None:

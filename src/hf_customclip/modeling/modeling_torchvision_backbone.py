@@ -1,7 +1,6 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """A torchvision classification net, without its classifier, as a transformers model."""
 
-import difflib
 from typing import Any
 from urllib.error import URLError
 
@@ -13,6 +12,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .configuration_custom_clip import TorchvisionBackboneConfig
+from .names_custom_clip import did_you_mean
 
 
 class TorchvisionBackboneModel(PreTrainedModel):
@@ -86,9 +86,7 @@ def check_architecture(name: str) -> str:
     known = models.list_models(module=models)
     if name in known:
         return name
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    hint = f"Near matches: {', '.join(near)}." if near else f"Known: {', '.join(known)}."
-    raise ValueError(f"torchvision has no model named {name!r}. {hint}")
+    raise ValueError(f"torchvision has no model named {name!r}.{did_you_mean(name, known, most=5)}")
 
 
 def published_weights(architecture: str, name: str = "DEFAULT") -> Any:

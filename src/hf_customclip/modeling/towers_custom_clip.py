@@ -1,7 +1,6 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """Towers: how any pretrained encoder is built, loaded, pooled and taken apart into layer groups."""
 
-import difflib
 import os
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import (
 
 from .configuration_custom_clip import TorchvisionBackboneConfig
 from .modeling_torchvision_backbone import TorchvisionBackboneModel
+from .names_custom_clip import did_you_mean
 
 
 def build_tower(config: Any) -> PreTrainedModel:
@@ -82,9 +82,8 @@ def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
         config = AutoConfig.from_pretrained(name, **kwargs)
     except (OSError, ValueError) as error:
         known = models.list_models(module=models) if kind == "vision" else []
-        near = difflib.get_close_matches(str(name), known, n=5, cutoff=0.6)
         torchvision = "a torchvision name, " if kind == "vision" else ""
-        hint = f" Near torchvision names: {', '.join(near)}." if near else ""
+        hint = did_you_mean(name, known, most=5, listed=0)
         raise ValueError(
             f"No {kind} tower {str(name)!r}: it must be {torchvision}a folder or a Hub id that transformers' "
             f"AutoModel can load.{hint} ({str(error).splitlines()[0]})"

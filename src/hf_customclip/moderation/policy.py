@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from .._files import write_text
+from ..modeling.names_custom_clip import did_you_mean
 
 ACTIONS = ("flag", "review", "block")  # in rising severity; what triggers nothing is allowed
 PARTS = ("image", "text", "pair", "example")
@@ -204,9 +204,7 @@ def _check_keys(content: Any, known: tuple[str, ...], needed: tuple[str, ...], w
         raise PolicyError(f"{where} must hold {', '.join(known)}, each with a colon and its value.")
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise PolicyError(f"{where}: {key!r} is not known, allowed are {', '.join(known)}{hint}")
+            raise PolicyError(f"{where}: {key!r} is not known.{did_you_mean(key, known)}")
     for key in needed:
         if key not in content:
             raise PolicyError(f"{where}: {key!r} is missing.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from ..modeling.names_custom_clip import did_you_mean
 
 SECTIONS = ("model", "processor", "data", "training")
 
@@ -67,8 +68,7 @@ def checked_fields(cls: type, values: dict[str, Any], section: str) -> dict[str,
     known = [field.name for field in dataclasses.fields(cls) if field.init]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            raise ValueError(f"{section}.{name} is not known; near matches: {', '.join(near) or 'none'}.")
+            raise ValueError(f"{section}.{name} is not known.{did_you_mean(name, known)}")
     return values
 
 

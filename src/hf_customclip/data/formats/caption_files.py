@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..columns import NamedColumns, find_columns
-from ..entries import Entry
 from ..folders import FolderListing
-from ..report import DataError, DataReport
+from ..part import Entry
+from ..report import Case, DataError
 from ..splits import split_in_path
-from ..text_files import first_line, read_lines
 from . import coco, flickr, tables
+from .text_files import first_line
 
 METADATA = re.compile(r"metadata\.(csv|tsv|jsonl?)")
 KNOWN_PATTERNS = (
@@ -73,49 +73,49 @@ def _without_copies(files: list[Path]) -> list[Path]:
 
 def _is_captions_file(path: Path, named: NamedColumns) -> bool:
     try:
-        read_captions_file(path, None, named, DataReport())
+        read_captions_file(path, None, named)
     except DataError:
         return False
     return True
 
 
 def read_captions_file(
-    path: Path, split: str | None, named: NamedColumns, report: DataReport
-) -> tuple[str, Iterator[Entry]]:
+    path: Path, split: str | None, named: NamedColumns
+) -> tuple[str, Iterator[Entry | Case]]:
     """Recognise a captions file by its content; its form in words and what it says, image by image."""
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return _read_json(path, split, named, report)
+        return _read_json(path, split, named)
     if suffix in (".jsonl", ".ndjson"):
-        return _read_json_lines(path, split, named, report)
+        return _read_json_lines(path, split, named)
     first = first_line(path)
     if flickr.is_token_file(first):
-        return "Flickr .token file", flickr.read_token_file(path, report)
+        return "Flickr .token file", flickr.read_token_file(path)
     if flickr.is_bar_file(first):
-        return "Kaggle Flickr30k results.csv", flickr.read_bar_file(path, report)
-    table = tables.open_table(path, report)
+        return "Kaggle Flickr30k results.csv", flickr.read_bar_file(path)
+    table = tables.open_table(path)
     columns = find_columns(table.header, named)
     form = "imagefolder with metadata" if METADATA.fullmatch(path.name) else "table of captions"
-    return form, tables.entries_of_rows(table.rows(columns, report), columns, path.parent, split, report)
+    return form, tables.entries_of_rows(table.rows(columns), columns, path.parent, split)
 
 
-def _read_json(
-    path: Path, split: str | None, named: NamedColumns, report: DataReport
-) -> tuple[str, Iterator[Entry]]:
+def _read_json(path: Path, split: str | None, named: NamedColumns) -> tuple[str, Iterator[Entry | Case]]:
     try:
         content = coco.read_json(path)
     except DataError:
         if first_line(path).rstrip().endswith("}"):  # JSON lines under another name
-            return _read_json_lines(path, split, named, report)
+            return _read_json_lines(path, split, named)
         raise
     if coco.is_karpathy(content):
-        return "Karpathy JSON", coco.karpathy_entries(content, path, report)
+        return "Karpathy JSON", coco.karpathy_entries(content, path)
     if coco.is_coco(content):
-        return "COCO annotations", coco.coco_entries(content, path, split, report)
+        return "COCO annotations", coco.coco_entries(content, path, split)
     if isinstance(content, list):
-        listed = [(f"{path.name} item {number}", row) for number, row in enumerate(content)]
+        listed: list[tables.Row | Case] = [
+            (f"{path.name} item {number}", row) for number, row in enumerate(content)
+        ]
         columns = find_columns(tables.keys_of(listed), named)
-        return "JSON list of captions", tables.entries_of_rows(listed, columns, path.parent, split, report)
+        return "JSON list of captions", tables.entries_of_rows(listed, columns, path.parent, split)
     raise DataError(
         f"{path} is JSON of an unknown form. Known are Karpathy's, COCO's caption annotations, and a list of "
         "objects with an image's name and its caption."
@@ -123,9 +123,9 @@ def _read_json(
 
 
 def _read_json_lines(
-    path: Path, split: str | None, named: NamedColumns, report: DataReport
-) -> tuple[str, Iterator[Entry]]:
-    found = tables.json_rows(read_lines(path, report), path, report)
+    path: Path, split: str | None, named: NamedColumns
+) -> tuple[str, Iterator[Entry | Case]]:
+    found = tables.json_rows(path)
     columns = find_columns(tables.keys_of(found), named)
     form = "imagefolder with metadata" if METADATA.fullmatch(path.name) else "JSON lines of captions"
-    return form, tables.entries_of_rows(found, columns, path.parent, split, report)
+    return form, tables.entries_of_rows(found, columns, path.parent, split)

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..entries import Entry
-from ..report import DataError, DataReport
+from ..languages import Caption
+from ..part import Entry
+from ..report import Case, DataError
 from ..splits import SplitList, split_name
-from .tables import report_broken
+from .tables import broken_line
 
 
 def read_json(path: Path) -> Any:
@@ -30,16 +31,16 @@ def is_karpathy(content: Any) -> bool:
     )
 
 
-def karpathy_entries(content: Any, path: Path, report: DataReport) -> Iterator[Entry]:
+def karpathy_entries(content: Any, path: Path) -> Iterator[Entry | Case]:
     """Images with captions and split. COCO's are known by `cocoid` and lie in `filepath`."""
     for number, image in enumerate(content["images"]):
         if not image.get("filename"):
-            report_broken(f"{path.name} image {number}", report, captions=len(image.get("sentences", [])))
+            yield broken_line(f"{path.name} image {number}", captions=len(image.get("sentences", [])))
             continue
         name = f"{image['filepath']}/{image['filename']}" if image.get("filepath") else image["filename"]
         yield Entry(
             name,
-            [sentence.get("raw") for sentence in image.get("sentences", [])],
+            [Caption(sentence.get("raw")) for sentence in image.get("sentences", [])],
             path.parent,
             image_id=str(image["cocoid"]) if "cocoid" in image else image["filename"],
             split=split_name(image["split"]) if image.get("split") else None,
@@ -72,7 +73,7 @@ def is_coco(content: Any) -> bool:
     )
 
 
-def coco_entries(content: Any, path: Path, split: str | None, report: DataReport) -> Iterator[Entry]:
+def coco_entries(content: Any, path: Path, split: str | None) -> Iterator[Entry | Case]:
     """First every image, so that one without captions is seen, then every caption."""
     file_of = {image["id"]: image["file_name"] for image in content["images"]}
     for image_id, name in file_of.items():
@@ -80,6 +81,8 @@ def coco_entries(content: Any, path: Path, split: str | None, report: DataReport
     for annotation in content["annotations"]:
         image_id = annotation["image_id"]
         if image_id in file_of:
-            yield Entry(file_of[image_id], [annotation.get("caption")], path.parent, str(image_id), split)
+            yield Entry(
+                file_of[image_id], [Caption(annotation.get("caption"))], path.parent, str(image_id), split
+            )
         else:
-            report_broken(f"{path.name} caption of unknown image {image_id}", report)
+            yield broken_line(f"{path.name} caption of unknown image {image_id}")

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..entries import Entry
-from ..report import DataReport
+from ..languages import Caption
+from ..part import Entry
+from ..report import Case
 from ..splits import SplitList, split_in_path
-from ..text_files import Line, read_lines
-from .tables import report_broken
+from .tables import broken_line
+from .text_files import read_lines
 
 TOKEN_LINE = re.compile(r"(?P<name>[^\t]+?)#\d+\t(?P<caption>.*)")
 BAR_HEADER = re.compile(r"\s*image(?:_name)?\s*\|.*\bcomment\s*", re.IGNORECASE)
@@ -24,14 +25,16 @@ def is_token_file(first_line: str) -> bool:
     return TOKEN_LINE.fullmatch(first_line) is not None
 
 
-def read_token_file(path: Path, report: DataReport) -> Iterator[Entry]:
+def read_token_file(path: Path) -> Iterator[Entry | Case]:
     """One caption a line, the image's name and the caption's number before it."""
-    for number, line in read_lines(path, report):
+    lines, cases = read_lines(path)
+    yield from cases
+    for number, line in lines:
         match = TOKEN_LINE.fullmatch(line)
         if match:
-            yield Entry(match["name"].strip(), [match["caption"]], path.parent)
+            yield Entry(match["name"].strip(), [Caption(match["caption"])], path.parent)
         else:
-            report_broken(f"{path.name} line {number}", report)
+            yield broken_line(f"{path.name} line {number}")
 
 
 def is_bar_file(first_line: str) -> bool:
@@ -39,36 +42,30 @@ def is_bar_file(first_line: str) -> bool:
     return BAR_HEADER.fullmatch(first_line) is not None
 
 
-def read_bar_file(path: Path, report: DataReport) -> Iterator[Entry]:
+def read_bar_file(path: Path) -> Iterator[Entry | Case]:
     """One caption a line after the header, cells between bars; quotes are only text here."""
-    header, *lines = read_lines(path, report)
+    (header, *lines), cases = read_lines(path)
+    yield from cases
     width = header[1].count("|") + 1
-    for line in lines:
-        entry = _bar_entry(line, width, path, report)
-        if entry:
-            yield entry
+    for number, line in lines:
+        where = f"{path.name} line {number}"
+        name, *cells = line.split("|", width - 1)
+        if len(cells) == width - 1 and name.strip():
+            yield Entry(name.strip(), [Caption(cells[-1])], path.parent)
+        elif len(cells) < width - 1 and cells and (match := NUMBER_AND_CAPTION.fullmatch(cells[-1])):
+            yield Case("repaired_line", where)
+            yield Entry(name.strip(), [Caption(match["caption"])], path.parent)
         else:
-            report_broken(f"{path.name} line {line[0]}", report)
+            yield broken_line(where)
 
 
-def _bar_entry(line: Line, width: int, path: Path, report: DataReport) -> Entry | None:
-    name, *cells = line[1].split("|", width - 1)
-    if len(cells) == width - 1:
-        return Entry(name.strip(), [cells[-1]], path.parent) if name.strip() else None
-    match = NUMBER_AND_CAPTION.fullmatch(cells[-1]) if cells else None
-    if not match:
-        return None
-    report.add("repaired_line", f"{path.name} line {line[0]}")
-    return Entry(name.strip(), [match["caption"]], path.parent)
-
-
-def read_split_lists(files: list[Path], report: DataReport) -> SplitList | None:
+def read_split_lists(files: list[Path]) -> SplitList | None:
     """`Flickr_8k.trainImages.txt` and its like, one image name a line, if they are among `files`."""
     lists = sorted(path for path in files if SPLIT_LIST.fullmatch(path.name))
     split_of = {
         line.strip(): split
         for path in lists
         if (split := split_in_path(path, path.parent))
-        for _, line in read_lines(path, report)
+        for _, line in read_lines(path).lines
     }
     return SplitList(f"as in {', '.join(path.name for path in lists)}", split_of) if split_of else None

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from ..columns import NamedColumns
-from ..entries import Entry, gather
 from ..folders import ARCHIVES, FolderListing, is_image_name, list_folder
-from ..part import Part
-from ..report import DataError, DataReport
+from ..part import Entry, Part, gather
+from ..report import Case, DataError
 from ..splits import split_in_path
 from . import datasets_library as library
 from .caption_files import captions_files, read_captions_file
 from .flickr import read_split_lists
+from .parallel import parallel_files, read_parallel
 
 KNOWN_FORMS = (
     "results.csv (Kaggle Flickr30k), captions.txt, *.token, dataset_*.json (Karpathy), captions_*.json "
     "(COCO), metadata.csv or .jsonl (imagefolder), any .csv, .tsv, .jsonl or .json with a column of image "
-    "names and one of captions, .parquet, .arrow, .tar (webdataset), or what save_to_disk writes"
+    "names and one of captions, a list of image names with a file of captions for each language (Multi30k, XTD), "
+    ".parquet, .arrow, .tar (webdataset), or what save_to_disk writes"
 )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was read from where, and in which form."""
+
+    data: Part | library.AnyDataset
+    form: str
+    files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_local(
@@ -30,28 +42,37 @@ def read_local(
     named: NamedColumns,
     name: str | None,
     streaming: bool,
-    report: DataReport,
-) -> Part | library.AnyDataset:
-    """Recognise and read a file or folder; the report gets its form and files."""
+) -> Found:
+    """Recognise and read a file or folder."""
     if images is not None and not images.is_dir():
         raise FileNotFoundError(f"There is no folder {images} (images=).")
     if source.is_file():
-        return _read_file(source, images, named, streaming, report)
+        return _read_file(source, images, named, streaming)
     saved = library.saved_dataset(source)
     if saved is not None:
-        report.form = "data set saved by save_to_disk"
-        return saved
+        return Found(saved, "data set saved by save_to_disk")
     listing = list_folder(source)
     if captions_file is not None:
-        return _read_texts([_captions_path(captions_file, source)], [], listing, images, named, report)
+        return _read_texts([_captions_path(captions_file, source)], listing, images, named)
     shards = library.shards_in(listing)
     if shards and not listing.images and images is None:
-        return _read_shards(shards, source, name, streaming, report)
+        return _read_shards(shards, source, name, streaming)
+    parallel = parallel_files(listing)
+    if parallel:
+        entries = chain.from_iterable(map(read_parallel, parallel))
+        files = [path for group in parallel for path in group.files]
+        return Found(
+            _gathered(entries, listing, images, named),
+            "image names and captions line by line, a file for each language",
+            list(map(str, files)),
+        )
     texts, passed_over = captions_files(listing, named)
     if texts:
-        return _read_texts(texts, passed_over, listing, images, named, report)
+        found = _read_texts(texts, listing, images, named)
+        also = [f"also there, not read: {path}" for path in passed_over]
+        return replace(found, notes=also + found.notes)
     if shards:
-        return _read_shards(shards, source, name, streaming, report)
+        return _read_shards(shards, source, name, streaming)
     library.check_for_script(source)
     raise DataError(
         f"{source} holds {len(listing.images):,} images but no captions file. Known are {KNOWN_FORMS}."
@@ -65,47 +86,37 @@ def _captions_path(captions_file: Path, folder: Path) -> Path:
     raise FileNotFoundError(f"There is no captions file {captions_file}, nor in {folder}.")
 
 
-def _read_file(
-    path: Path, images: Path | None, named: NamedColumns, streaming: bool, report: DataReport
-) -> Part | library.AnyDataset:
+def _read_file(path: Path, images: Path | None, named: NamedColumns, streaming: bool) -> Found:
     if path.suffix.lower() in ARCHIVES:
         raise DataError(f"{path} is an archive: unpack it and give the folder.")
     if is_image_name(path.name):
         raise DataError(f"{path} is an image: give the folder that holds it and its captions.")
     if path.suffix in library.BUILDERS:
-        return _read_shards([path], path.parent, None, streaming, report)
-    listing = list_folder(images or path.parent)
-    return _read_texts([path], [], listing, images, named, report)
+        return _read_shards([path], path.parent, None, streaming)
+    return _read_texts([path], list_folder(images or path.parent), images, named)
 
 
-def _read_shards(
-    shards: list[Path], folder: Path, name: str | None, streaming: bool, report: DataReport
-) -> library.AnyDataset:
-    report.form = library.FORMS[library.BUILDERS[shards[0].suffix]]
-    report.files = [str(path) for path in shards]
+def _read_shards(shards: list[Path], folder: Path, name: str | None, streaming: bool) -> Found:
+    files = [str(path) for path in shards]
     if name is not None or (folder / "README.md").is_file():
-        return library.load_repo_folder(folder, name, streaming)
-    return library.load_shards(report.files, folder, streaming)
+        data = library.load_repo_folder(folder, name, streaming)
+    else:
+        data = library.load_shards(files, folder, streaming)
+    return Found(data, library.FORMS[library.BUILDERS[shards[0].suffix]], files)
 
 
-def _read_texts(
-    files: list[Path],
-    passed_over: list[Path],
-    listing: FolderListing,
-    images: Path | None,
-    named: NamedColumns,
-    report: DataReport,
-) -> Part:
-    report.files = [str(path) for path in files]
-    report.notes += [f"also there, not read: {path}" for path in passed_over]
-    entries: list[Iterator[Entry]] = []
-    for path in files:
-        report.form, found = read_captions_file(path, split_in_path(path, listing.root), named, report)
-        entries.append(found)
-    image_files = list_folder(images) if images is not None else listing
-    part = gather(chain.from_iterable(entries), image_files, report)
-    split_list = read_split_lists(listing.others, report)
+def _read_texts(files: list[Path], listing: FolderListing, images: Path | None, named: NamedColumns) -> Found:
+    read = [read_captions_file(path, split_in_path(path, listing.root), named) for path in files]
+    part = _gathered(chain.from_iterable(entries for _, entries in read), listing, images, named)
+    notes = []
+    split_list = read_split_lists(listing.others)
     if split_list is not None:
-        report.notes.append(f"splits {split_list.rule}")
+        notes.append(f"splits {split_list.rule}")
         part.splits = [split_list.find(name) for name in part.names]
-    return part
+    return Found(part, read[-1][0], [str(path) for path in files], notes)
+
+
+def _gathered(
+    entries: Iterable[Entry | Case], listing: FolderListing, images: Path | None, named: NamedColumns
+) -> Part:
+    return gather(entries, list_folder(images) if images is not None else listing, named.languages)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from .folders import is_image_name
-from .report import DataReport
+from ..folders import is_image_name
+from ..report import Case
 
 Line = tuple[int, str]
 HEAD_BYTES = 2**16
@@ -17,48 +19,63 @@ HEAD_BYTES = 2**16
 MOST_LINES_A_CELL = 100
 
 
-def read_lines(path: Path, report: DataReport) -> list[Line]:
-    """The file's lines that are not blank, numbered from 1, without their line ends.
+class Lines(NamedTuple):
+    """A text file's lines, numbered from 1, without their line ends; and what was odd."""
+
+    lines: list[Line]
+    cases: list[Case]
+
+
+def read_lines(path: Path, *, keep_blank: bool = False) -> Lines:
+    """Read a text file, which may be packed with gzip, without its blank lines unless they count.
 
     Lines end at newlines only: U+2028, U+0085 and the like stay inside a caption, as str.splitlines would not
-    have it. A line that is not UTF-8 is read as Windows-1252 and reported.
+    have it. A line that is not UTF-8 is read as Windows-1252, and a case.
     """
-    return _lines(path.read_bytes(), path.name, report)
+    data = path.read_bytes()
+    lines, cases = _lines(gzip.decompress(data) if path.suffix == ".gz" else data, path.name)
+    return Lines(lines if keep_blank else _not_blank(lines), cases)
+
+
+def _not_blank(lines: list[Line]) -> list[Line]:
+    return [(number, line) for number, line in lines if line and not line.isspace()]
 
 
 def first_line(path: Path) -> str:
     """The first line that is not blank, read without the rest of the file; empty if there is none."""
     with path.open("rb") as file:
-        lines = _lines(file.read(HEAD_BYTES), path.name, DataReport())
+        lines = _not_blank(_lines(file.read(HEAD_BYTES), path.name).lines)
     return lines[0][1] if lines else ""
 
 
-def _lines(data: bytes, name: str, report: DataReport) -> list[Line]:
+def _lines(data: bytes, name: str) -> Lines:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what Excel calls Unicode text
         data = data.decode("utf-16", errors="replace").encode()
     data = data.removeprefix(codecs.BOM_UTF8).replace(b"\0", b"").replace(b"\r\n", b"\n")
     end = b"\r" if b"\r" in data and b"\n" not in data else b"\n"
+    cases = []
     try:
         lines = data.decode("utf-8").split(end.decode())
     except UnicodeDecodeError:
-        lines = [
-            _text(line, f"{name} line {number}", report) for number, line in enumerate(data.split(end), 1)
-        ]
-    return [(number, line) for number, line in enumerate(lines, 1) if line and not line.isspace()]
+        lines = []
+        for number, line in enumerate(data.split(end), 1):
+            text = _utf8(line)
+            lines.append(line.decode("cp1252", errors="replace") if text is None else text)
+            cases += [Case("not_utf8", f"{name} line {number}")] if text is None else []
+    return Lines(list(enumerate(lines[:-1] if lines[-1] == "" else lines, 1)), cases)
 
 
-def _text(line: bytes, where: str, report: DataReport) -> str:
+def _utf8(line: bytes) -> str | None:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:
-        report.add("not_utf8", where)
-        return line.decode("cp1252", errors="replace")
+        return None
 
 
 def csv_rows(
-    lines: list[Line], delimiter: str, width: int, path: Path, report: DataReport
-) -> Iterator[tuple[int, list[str]]]:
-    """Split CSV lines into cells, `width` of them if the file is sound.
+    lines: list[Line], delimiter: str, width: int, name: str
+) -> Iterator[tuple[int, list[str]] | Case]:
+    """Split CSV lines into cells, `width` of them if the file (its `name` for cases) is sound.
 
     A quoted cell may span lines, but a quote that never closes swallows no other row.
     """
@@ -72,7 +89,7 @@ def csv_rows(
             cells, taken = _record(lines, position, delimiter, width)
             if cells is None:
                 cells = [cell.strip().strip('"') for cell in line.split(delimiter)]
-                report.add("repaired_line", f"{path.name} line {number}")
+                yield Case("repaired_line", f"{name} line {number}")
             yield number, cells
             position += taken
 
