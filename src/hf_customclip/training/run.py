@@ -19,8 +19,8 @@ from ..evaluation.chance import retrieval_chance
 from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table
 from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
-from ..hub.folder_card import DATA_FILE
 from ..hub.known_data import describe_data
+from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.encode import EmbeddedDataset, embed_dataset
 from ..inference.load_model import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
@@ -111,12 +111,14 @@ def _report(folder: Path, split: str, dataset: Dataset) -> None:
     """Load the folder as anybody would, and show what it can do."""
     model, processor = load_model(folder)
     embedded = embed_dataset(model, processor, dataset)
-    chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
+    metrics, chance = embedded.metrics(), retrieval_chance(embedded.image_ids, embedded.text_image_ids)
+    size = {"num_images": len(embedded.image_embeds), "num_captions": len(embedded.text_embeds)}
+    write_json(folder / RESULTS_FILE, [{"split": split, **size, "metrics": metrics, "chance": chance}])
     print(
         f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images "
         "never trained on:"
     )
-    print(format_retrieval_table(embedded.metrics(), chance))
+    print(format_retrieval_table(metrics, chance))
     _show_pipeline(folder, dataset)
     _draw(folder / "retrieval.png", embedded, dataset)
 
