@@ -62,7 +62,7 @@ def format_comparison_table(differences: Mapping[str, Difference]) -> str:
         bounds = f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
         rows.append([label, *values, f"{each.difference:+.{digits}f}", bounds, "*" if each.is_clear else ""])
     clear = any(each.is_clear for each in differences.values())
-    return _align(rows) + ("\n* the interval leaves out 0" if clear else "\nno difference is clear of luck")
+    return align(rows) + ("\n* the interval leaves out 0" if clear else "\nno difference is clear of luck")
 
 
 def _interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
