@@ -68,8 +68,7 @@ def _retrieval(
 ) -> tuple[Any, ...]:
     """Metrics, table, entries for a model index, and what draws the images."""
     from ..data import load_image_text_dataset
-    from ..evaluation import format_retrieval_table, retrieval_chance, retrieval_eval_results
-    from ..inference import embed_dataset
+    from ..evaluation import embed_dataset, format_retrieval_table, retrieval_chance, retrieval_eval_results
 
     dataset: Any = load_image_text_dataset(data, split=split)
     embedded = embed_dataset(model, processor, dataset, batch_size)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .chance import chance_recall as chance_recall
     from .chance import retrieval_chance as retrieval_chance
     from .classification import ClassificationResult as ClassificationResult
+    from .embedded_dataset import embed_dataset as embed_dataset
     from .metric_space import METRIC_PATH as METRIC_PATH
     from .metric_space import export_retrieval_metric as export_retrieval_metric
     from .metric_space import push_retrieval_metric as push_retrieval_metric
@@ -28,6 +29,7 @@ _MODULE_OF = {
     "ClassificationResult": "classification",
     "chance_recall": "chance",
     "classification_eval_results": "reports",
+    "embed_dataset": "embedded_dataset",
     "export_retrieval_metric": "metric_space",
     "format_classification_table": "reports",
     "format_retrieval_table": "reports",
