@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .folders import ARCHIVES, FolderListing, ImageFiles
 from .images import ImageValue, UnreadableImageError, decode_image
-from .languages import UNKNOWN, Caption, sort_captions
+from .languages import UNKNOWN, Caption, Wanted, sort_captions
 from .report import Case, DataError
 
 FEATURES = Features({"image": Image(), "captions": List(Value("string")), "image_id": Value("string")})
@@ -94,9 +94,7 @@ class _Image:
     captions: list[Caption]
 
 
-def gather(
-    entries: Iterable[Entry | Case], listing: FolderListing, languages: Sequence[str] | None = None
-) -> Part:
+def gather(entries: Iterable[Entry | Case], listing: FolderListing, languages: Wanted = None) -> Part:
     """Find each entry's image and put its captions together, in the order of the file.
 
     Raises DataError if not one image is found, since then the folder is the wrong one.

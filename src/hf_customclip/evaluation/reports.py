@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+    from .intervals import Difference
+
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
 _RETRIEVAL_COLUMNS = {
     "recall@1": "R@1",
@@ -26,21 +28,45 @@ _CLASSIFICATION_NAMES = {
 
 
 def format_retrieval_table(
-    metrics: Mapping[str, float], chance: Mapping[str, float] | None = None, prefix: str = ""
+    metrics: Mapping[str, float],
+    chance: Mapping[str, float] | None = None,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    prefix: str = "",
 ) -> str:
-    """`retrieval_metrics` as a table for the terminal, each direction above its chance values.
+    """`retrieval_metrics` as a table for the terminal, each direction above its interval and chance values.
 
     `prefix` is what the metric names start with beyond the library's own, such as `eval_`.
     """
     rows = [["", *_RETRIEVAL_COLUMNS.values()]]
     for way, label in WAYS.items():
         rows.append([label, *_retrieval_cells(metrics, f"{prefix}{way}_")])
+        if intervals is not None:
+            names = [f"{way}_{key}" for key in _RETRIEVAL_COLUMNS]
+            rows.append(["  95 % interval", *(_interval(intervals.get(name)) for name in names)])
         if chance is not None:
             rows.append(["  by chance", *_retrieval_cells(chance, f"{way}_")])
     rsum = f"rsum {metrics[prefix + 'rsum']:.1f} of 600"
-    if chance is not None:
-        rsum += f" (by chance {chance['rsum']:.1f})"
-    return f"{_align(rows)}\n{rsum}"
+    beside = [f"95 % interval {_interval(intervals['rsum'], 1)}"] if intervals is not None else []
+    beside += [f"by chance {chance['rsum']:.1f}"] if chance is not None else []
+    return f"{_align(rows)}\n{rsum}{' (' + ', '.join(beside) + ')' if beside else ''}"
+
+
+def format_comparison_table(differences: Mapping[str, Difference]) -> str:
+    """`paired_differences` as a table for the terminal; what is no luck at 95 % is marked with a star."""
+    rows = [["", "first", "second", "difference", "95 % interval", ""]]
+    for name, each in differences.items():
+        way, _, metric = name.partition("_")
+        label = f"{WAYS[way]} {_RETRIEVAL_COLUMNS[metric]}" if way in WAYS else f"{name} of 600"
+        digits = 1 if name == "rsum" else 4
+        values = [f"{value:.{digits}f}" for value in (each.first, each.second)]
+        bounds = f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
+        rows.append([label, *values, f"{each.difference:+.{digits}f}", bounds, "*" if each.is_clear else ""])
+    clear = any(each.is_clear for each in differences.values())
+    return _align(rows) + ("\n* the interval leaves out 0" if clear else "\nno difference is clear of luck")
+
+
+def _interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
+    return "" if bounds is None else f"{bounds[0]:.{digits}f}-{bounds[1]:.{digits}f}"
 
 
 def format_classification_table(metrics: Mapping[str, float], num_labels: int) -> str:

@@ -10,17 +10,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from huggingface_hub import HfApi
 from transformers.trainer import PushInProgress
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
+from ..evaluation.chance import retrieval_chance
 from .check_folder import published_files
 from .errors import PublishError
-from .folder_card import newest_results, write_model_card
 from .known_data import DataDescription, describe_data
+from .model_card import write_model_card
 from .push import PushResult, prepare_repo, push_folder
+from .results import newest_results
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +234,7 @@ class PublishingMixin:
             str(self.hub_model_id),
             data=data,
             license=license,
-            results=newest_results(self.state.log_history, data, self._best_step(), self._counts()),
+            results=newest_results(self.state.log_history, data, self._best_step(), self._about_splits()),
             log_history=self.state.log_history,
             arguments=self.args.to_dict(),
         )
@@ -239,13 +242,14 @@ class PublishingMixin:
     def _best_step(self) -> int | None:
         return self.state.best_global_step if self.args.load_best_model_at_end else None
 
-    def _counts(self) -> dict[str, tuple[int, int]]:
-        """Images and captions of the validation split."""
-        dataset = self.eval_dataset
-        if not isinstance(dataset, Dataset):
+    def _about_splits(self) -> dict[str, dict[str, Any]]:
+        """Size and chance of the validation split, for its `RetrievalResult`."""
+        if not isinstance(self.eval_dataset, Dataset):
             return {}
-        captions = dataset.with_format(None).select_columns("captions")
-        return {"validation": (len(dataset), sum(len(row["captions"]) for row in captions))}
+        rows = self.eval_dataset.with_format(None).select_columns("captions")
+        texts = np.repeat(np.arange(len(rows)), [len(row["captions"]) for row in rows])
+        chance = retrieval_chance(np.arange(len(rows)), texts)
+        return {"validation": {"num_images": len(rows), "num_captions": len(texts), "chance": chance}}
 
 
 def _link(source: Path, target: Path) -> None:
