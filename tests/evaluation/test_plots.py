@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex  # noqa: E402
 from hf_customclip._plotting import save_figure  # noqa: E402
 from hf_customclip.evaluation import figures, plots  # noqa: E402
 from hf_customclip.evaluation.chance import retrieval_chance  # noqa: E402
-from hf_customclip.inference.encode import EmbeddedDataset, embed_dataset  # noqa: E402
+from hf_customclip.evaluation.embedded_dataset import EmbeddedDataset, embed_dataset  # noqa: E402
 
 IMAGE = np.zeros((8, 8, 3), dtype="uint8")
 HISTORY = [

@@ -16,12 +16,12 @@ from ..data import load_with_report
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
 from ..evaluation.chance import retrieval_chance
+from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
 from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table
 from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
-from ..inference.encode import EmbeddedDataset, embed_dataset
 from ..inference.load_model import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
