@@ -12,7 +12,7 @@ from hf_customclip.evaluation.sentence_transformers_export import (
     add_sentence_transformers_files,
     save_for_sentence_transformers,
 )
-from hf_customclip.inference.encode import embed_images, embed_texts
+from hf_customclip.inference.encode import encode_images, encode_texts
 
 sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.0")
 
@@ -34,8 +34,8 @@ def test_encodes_to_our_embeddings(folder, model, processor, images):
     loaded = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     assert loaded.get_embedding_dimension() == 16
     texts, image_embeds = loaded.encode(TEXTS), loaded.encode(images)
-    np.testing.assert_allclose(texts, embed_texts(model, processor, TEXTS).numpy(), atol=1e-5)
-    np.testing.assert_allclose(image_embeds, embed_images(model, processor, images).numpy(), atol=1e-5)
+    np.testing.assert_allclose(texts, encode_texts(model, processor, TEXTS).numpy(), atol=1e-5)
+    np.testing.assert_allclose(image_embeds, encode_images(model, processor, images).numpy(), atol=1e-5)
     np.testing.assert_allclose(
         loaded.similarity(texts, image_embeds).numpy(),
         texts @ image_embeds.T,
@@ -66,7 +66,7 @@ print(json.dumps(model.encode({TEXTS!r}).tolist()))
     done = run_python(script, env=env)
     assert done.returncode == 0, done.stderr
     encoded = json.loads(done.stdout.splitlines()[-1])
-    np.testing.assert_allclose(encoded, embed_texts(model, processor, TEXTS).numpy(), atol=1e-5)
+    np.testing.assert_allclose(encoded, encode_texts(model, processor, TEXTS).numpy(), atol=1e-5)
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path):
