@@ -5,6 +5,7 @@ import inspect
 import math
 import os
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .heads_custom_clip import build_projection
 from .heads_only_custom_clip import HeadsOnlyMixin
 from .losses_custom_clip import sigmoid_contrastive_loss, softmax_contrastive_loss
 from .names_custom_clip import did_you_mean
+from .sentence_transformers_custom_clip import write_sentence_transformers_files
 from .towers_custom_clip import (
     build_tower,
     causal_pooling,
@@ -380,14 +382,17 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.save_pretrained`; the code files and every Auto class's entry come along."""
+        """As `PreTrainedModel.save_pretrained`; the code files, every Auto class's entry and what
+        sentence-transformers reads come along."""
         own, configuration = (cls.__module__.split(".")[-1] for cls in (type(self), type(self.config)))
         self.config.auto_map = {
             "AutoConfig": f"{configuration}.{type(self.config).__name__}",
             "AutoModel": f"{own}.{type(self).__name__}",
             "AutoModelForZeroShotImageClassification": f"{own}.{type(self).__name__}",
         }
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if Path(save_directory, "config.json").is_file():  # else another process saves
+            write_sentence_transformers_files(save_directory, self.config.max_text_length)
 
 
 def _project(features: torch.Tensor, projection: nn.Module) -> torch.Tensor:

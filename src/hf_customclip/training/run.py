@@ -17,7 +17,6 @@ from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
 from ..evaluation.chance import retrieval_chance
 from ..evaluation.reports import format_retrieval_table
-from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.encode import EmbeddedDataset, embed_dataset
@@ -62,7 +61,6 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
-        add_sentence_transformers_files(str(args.output_dir))
         # For the model card, whenever it is written.
         write_json(Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.data_description))
         held_out = next((name for name in ("test", "validation") if name in splits), None)
