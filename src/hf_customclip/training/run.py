@@ -12,10 +12,11 @@ from datasets import Dataset, DatasetDict
 from transformers import pipeline, set_seed
 
 from .._files import write_json
-from ..data import load_image_text_dataset
+from ..data import load_with_report
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
 from ..evaluation.chance import retrieval_chance
+from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
@@ -40,7 +41,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     set_seed(args.seed)  # Trainer does it too, but after the heads have got their random weights
     data = dict(config.data)
     augmentation = build_augmentation(data.pop("augmentation", None))
-    splits = _load_splits(data)
+    splits, split_rule = _load_splits(data)
     trainer = CustomClipTrainer(
         model=_build_model(config.model),
         args=args,
@@ -61,6 +62,11 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
+        if isinstance(splits["train"], Dataset):  # a stream is not read twice
+            options = {key: value for key, value in data.items() if key != "source"}
+            write_training_record(
+                str(args.output_dir), splits["train"], str(data["source"]), options, split_rule
+            )
         # For the model card, whenever it is written.
         write_json(Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.data_description))
         held_out = next((name for name in ("test", "validation") if name in splits), None)
@@ -71,16 +77,17 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     return metrics
 
 
-def _load_splits(data: dict[str, Any]) -> DatasetDict:
-    known = list(inspect.signature(load_image_text_dataset).parameters)
+def _load_splits(data: dict[str, Any]) -> tuple[DatasetDict, str]:
+    """The splits, and how they came about."""
+    known = list(inspect.signature(load_with_report).parameters)
     unknown = [name for name in data if name not in known]
     if unknown:
         raise ValueError(f"data.{unknown[0]} is not known; allowed are {', '.join(known)} and augmentation.")
-    loaded = load_image_text_dataset(**data)
+    loaded, report = load_with_report(**data)
     splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
     if "train" not in splits:
         raise ValueError(f"The data have no train split, only {', '.join(splits)}.")
-    return splits
+    return splits, report.split_rule
 
 
 def _build_model(model: dict[str, Any]) -> CustomClipModel:
