@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .chance import chance_recall as chance_recall
     from .chance import retrieval_chance as retrieval_chance
     from .classification import ClassificationResult as ClassificationResult
+    from .embedded_dataset import embed_dataset as embed_dataset
     from .intervals import Difference as Difference
     from .intervals import bootstrap_intervals as bootstrap_intervals
     from .intervals import paired_differences as paired_differences
@@ -36,6 +37,7 @@ _MODULE_OF = {
     "bootstrap_intervals": "intervals",
     "chance_recall": "chance",
     "classification_eval_results": "reports",
+    "embed_dataset": "embedded_dataset",
     "export_retrieval_metric": "metric_space",
     "format_classification_table": "reports",
     "format_comparison_table": "reports",

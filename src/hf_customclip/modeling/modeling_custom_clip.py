@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_custom_clip import CustomClipConfig
+from .encoding_custom_clip import EncodingMixin
 from .freezing_custom_clip import FreezingMixin, is_trained
 from .heads_custom_clip import FeatureInput, build_projection
 from .heads_only_custom_clip import HeadsOnlyMixin
@@ -73,7 +74,7 @@ class CustomClipOutput(ModelOutput):
         return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
 
 
-class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
+class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
     """A dual encoder on two towers of the user's choice; frozen towers cost no graph and never move."""
 
     config_class = CustomClipConfig
