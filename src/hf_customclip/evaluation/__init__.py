@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .retrieval import ranks_both_ways as ranks_both_ways
     from .retrieval import retrieval_metrics as retrieval_metrics
     from .retrieval import retrieval_ranks as retrieval_ranks
-    from .sentence_transformers_export import save_for_sentence_transformers as save_for_sentence_transformers
 
 _MODULE_OF = {
     "METRIC_PATH": "metric_space",
@@ -49,7 +48,6 @@ _MODULE_OF = {
     "retrieval_eval_results": "reports",
     "retrieval_metrics": "retrieval",
     "retrieval_ranks": "retrieval",
-    "save_for_sentence_transformers": "sentence_transformers_export",
 }
 
 __getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)

@@ -19,7 +19,6 @@ from ..evaluation.chance import retrieval_chance
 from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
 from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table
-from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.load_model import load_model
@@ -63,7 +62,6 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
-        add_sentence_transformers_files(str(args.output_dir))
         if isinstance(splits["train"], Dataset):  # a stream is not read twice
             options = {key: value for key, value in data.items() if key != "source"}
             write_training_record(
