@@ -12,6 +12,7 @@ from datasets import Dataset, Image
 
 from ..features.cached_rows import CachedRows
 from .images import decode_image, to_rgb
+from .sampler import ImageItem
 
 COLUMNS = ("image", "captions", "image_id")
 
@@ -119,12 +120,15 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         else:
             image = to_rgb(decode_image(values["image"]))
             example["image"] = self.image_transform(image) if self.image_transform else image
+        return example | self._texts(row, captions, values)
+
+    def _texts(
+        self, row: int, captions: Sequence[int], values: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         if self.text_features is not None:
-            example["text_features"] = self.text_features[captions[0] : captions[-1] + 1]
-        else:
-            begin = self.table.first[row]
-            example["captions"] = [values["captions"][caption - begin] for caption in captions]
-        return example
+            return {"text_features": self.text_features[captions[0] : captions[-1] + 1]}
+        texts = (values or self.rows[row])["captions"]
+        return {"captions": [texts[caption - self.table.first[row]] for caption in captions]}
 
 
 class PairDataset(_Rows):
@@ -147,6 +151,72 @@ class PairDataset(_Rows):
             "image_features": self.image_features[rows],
             "text_features": self.text_features[numbers],
         }
+
+
+class ImageCaptionsDataset(_Rows):
+    """One example for every image that is asked for: a view of it with some of its captions.
+
+    Asked by `ImageBatchSampler`'s items, (view, caption numbers).
+
+    Args:
+        image_views: further views' features, as `image_features`, which are view 0. Without any features a view's
+            number is ignored.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *args: Any,
+        image_views: Sequence[torch.Tensor | CachedRows] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dataset, *args, **kwargs)
+        self.image_views = list(image_views)
+
+    def __len__(self) -> int:
+        return len(self.table.names)
+
+    @property
+    def num_views(self) -> int:
+        """How many views each image has."""
+        return 1 + len(self.image_views)
+
+    def __getitem__(self, item: ImageItem) -> dict[str, Any]:
+        view, captions = item
+        rows = self.table.rows_of(captions)
+        example = self._example(int(rows[0]), [captions[0]])
+        if view and self.image_features is not None:
+            example["image_features"] = self.image_views[view - 1][int(rows[0])]
+        # One by one: captions of an image may stand in several rows, and in any order.
+        others = [self._texts(int(row), [caption]) for row, caption in zip(rows[1:], captions[1:], strict=True)]
+        for other in others:
+            for name, texts in other.items():
+                both = [example[name], texts]
+                example[name] = torch.cat(both) if name == "text_features" else both[0] + both[1]
+        return example
+
+    def __getitems__(self, items: list[ImageItem]) -> list[dict[str, Any]] | dict[str, torch.Tensor]:
+        """The examples, or of cached features the whole batch at once."""
+        if self.image_features is None or self.text_features is None:
+            return [self[item] for item in items]
+        captions = np.concatenate([captions for _, captions in items])
+        rows = self.table.rows_of([captions[0] for _, captions in items])
+        ids = torch.from_numpy(self.table.image_ids[rows])
+        counts = torch.tensor([len(captions) for _, captions in items])
+        return {
+            "image_ids": ids,
+            "text_image_ids": ids.repeat_interleave(counts),
+            "image_features": self._images_in_views(rows, np.array([view for view, _ in items])),
+            "text_features": self.text_features[captions],
+        }
+
+    def _images_in_views(self, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        assert self.image_features is not None
+        features = self.image_features[rows]
+        for view, others in enumerate(self.image_views, start=1):
+            if len(chosen := np.flatnonzero(views == view)):
+                features[torch.from_numpy(chosen)] = others[rows[chosen]]
+        return features
 
 
 class RetrievalDataset(_Rows):
