@@ -94,6 +94,12 @@ def sort_captions(captions: Iterable[Caption], name: str, wanted: Wanted) -> tup
     return kept, cases
 
 
+def no_caption(name: str, wanted: Wanted) -> Case:
+    """The case of an image without a caption, which is to be expected where not all languages are kept."""
+    kind = "uncaptioned_image" if wanted in (None, "all") else "image_of_other_language"
+    return Case(kind, name, images=1)
+
+
 def wanted_languages(languages: str | Sequence[str] | None) -> Wanted:
     """The languages asked for, spelt as this package spells them."""
     if languages is None or languages == "all":

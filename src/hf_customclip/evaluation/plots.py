@@ -16,7 +16,6 @@ from datasets import Dataset
 from torch import Tensor
 
 from ..data.images import decode_image, to_rgb
-from ..inference.encode import EmbeddedDataset
 from ..plotting import (
     Hit,
     QueryHits,
@@ -28,6 +27,7 @@ from ..plotting import (
     save_figure,
 )
 from .chance import chance_recall
+from .embedded_dataset import EmbeddedDataset
 from .retrieval import retrieval_ranks
 
 CURVE_LENGTH = 100

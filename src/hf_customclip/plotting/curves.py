@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .style import COLOURS, NEUTRAL, Axes, Figure, light_grid, new_figure, styled
+from .style import COLOURS, NEUTRAL, Axes, Figure, light_grid, new_figure, with_fonts
 
 
-@styled
+@with_fonts
 def plot_recall_curve(
     recalls: Mapping[str, Sequence[float]],
     chance: Mapping[str, Sequence[float]] | None = None,
@@ -55,7 +55,7 @@ def _mark_recalls(axes: Axes, k: int, recalls: Mapping[str, Sequence[float]]) ->
         )
 
 
-@styled
+@with_fonts
 def plot_training_curves(log_history: Sequence[Mapping[str, float]], title: str = "Training") -> Figure:
     """Losses and recalls over the steps, from `trainer.state.log_history`.
 
@@ -111,7 +111,7 @@ class OperatingCurve:
     held_out: tuple[float, float]
 
 
-@styled
+@with_fonts
 def plot_precision_recall(curves: Sequence[OperatingCurve], target: str, value: float, title: str) -> Figure:
     """Each category's curve with its chosen and its held-out point, and the wanted precision or recall."""
     figure = new_figure(6, 5, title)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .style import NEUTRAL, RIGHT, WRONG, Axes, Figure, new_figure, shortened, show_image, styled
+from .style import NEUTRAL, RIGHT, WRONG, Axes, Figure, new_figure, shortened, show_image, with_fonts
 
 
 @dataclass
@@ -28,7 +28,7 @@ class QueryHits:
     rank: int
 
 
-@styled
+@with_fonts
 def plot_text_to_image(queries: Sequence[QueryHits], title: str = "Text to image") -> Figure:
     """A row for each text with the images found for it; right ones are framed in green."""
     columns = max(len(query.hits) for query in queries)
@@ -45,7 +45,7 @@ def plot_text_to_image(queries: Sequence[QueryHits], title: str = "Text to image
     return figure
 
 
-@styled
+@with_fonts
 def plot_image_to_text(queries: Sequence[QueryHits], title: str = "Image to text") -> Figure:
     """A row for each image with the texts found for it; right ones are green and ticked."""
     lines = max(len(query.hits) for query in queries)
@@ -61,7 +61,7 @@ def plot_image_to_text(queries: Sequence[QueryHits], title: str = "Image to text
     return figure
 
 
-@styled
+@with_fonts
 def plot_images(
     images: Sequence[Any], captions: Sequence[str], title: str = "", columns: int = 4, side: float = 2.6
 ) -> Figure:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.patches import Rectangle
 
-from .style import Axes, Figure, new_figure, shortened, show_image, styled
+from .style import Axes, Figure, new_figure, shortened, show_image, with_fonts
 
 _SLANTED: dict[str, Any] = {
     "rotation": 45, "ha": "right", "rotation_mode": "anchor", "fontsize": 8, "parse_math": False
@@ -18,7 +18,7 @@ MAX_NUMBERED_CELLS = 20
 MAX_NAMED_CLASSES = 40
 
 
-@styled
+@with_fonts
 def plot_similarity(
     similarity: Any, images: Sequence[Any], texts: Sequence[str], title: str = "Similarity"
 ) -> Figure:
@@ -41,7 +41,7 @@ def plot_similarity(
     return figure
 
 
-@styled
+@with_fonts
 def plot_confusion_matrix(matrix: Any, labels: Sequence[str], title: str = "Confusion matrix") -> Figure:
     """Counts `[classes, classes]` (rows right, columns predicted), coloured by the share of their row."""
     counts = np.asarray(matrix)

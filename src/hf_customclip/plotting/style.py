@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -23,23 +24,36 @@ except ImportError as error:
 
 RIGHT, WRONG, NEUTRAL = "#1a9850", "#d5d5d5", "#444444"
 COLOURS = ("#0b5394", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#a6761d")
-# Captions come in many scripts; the first font that has a glyph draws it.
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans", "Arial Unicode MS", "Microsoft YaHei", "PingFang SC")
 
 P = ParamSpec("P")
+T = TypeVar("T")
+# Captions come in many scripts; of these fonts the first that is there and has a glyph draws it.
+FONTS = (
+    *("DejaVu Sans", "Noto Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Noto Sans JP"),
+    *("Noto Sans KR", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai"),
+    *("Noto Sans Hebrew", "Noto Sans Tamil", "Noto Sans Telugu"),
+    *("Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Segoe UI", "Nirmala UI", "Leelawadee UI"),  # Windows
+    *("Hiragino Sans", "Apple SD Gothic Neo", "Geeza Pro", "Kohinoor Devanagari", "Thonburi"),  # macOS
+    "Arial Unicode MS",
+)
+NO_GLYPH = re.compile(r"Glyph (\d+) .*missing from|does not support (\w+) natively")
+HINT = (
+    "No font of this machine draws {}: boxes stand in its place. Fonts for all scripts: "
+    "apt install fonts-noto-cjk fonts-noto-core (Debian, Ubuntu), or Noto Sans from fonts.google.com/noto."
+)
 
 
-def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draws with these fonts and leaves the caller's Matplotlib settings alone."""
+def with_fonts(draw: Callable[P, T]) -> Callable[P, T]:
+    """Draws text in any script, and leaves the caller's Matplotlib settings alone."""
 
-    @wraps(plot)
-    def draw(*args: P.args, **kwargs: P.kwargs) -> Figure:
+    @wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
         available = set(font_manager.get_font_names())
         fonts = [font for font in FONTS if font in available]
         with rc_context({"font.family": fonts or ["sans-serif"]}):
-            return plot(*args, **kwargs)
+            return draw(*args, **kwargs)
 
-    return draw
+    return drawn
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:
@@ -74,13 +88,23 @@ def light_grid(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 100) -> Path:
-    """Write a figure as PNG (or what the suffix says), whole or not at all, and return its path."""
+    """Write a figure as PNG (or what the suffix says), whole or not at all, and return its path.
+
+    Where no font has a letter, one warning says which and what to install.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kind = path.suffix[1:] or "png"
-    with warnings.catch_warnings(), replacing(path) as name:
-        # Fonts lack emoji and many scripts; boxes in their place are good enough to look at.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        warnings.filterwarnings("ignore", message=".*does not support .* natively")
+    with warnings.catch_warnings(record=True) as said, replacing(path) as name:
+        warnings.simplefilter("always")
+        kind = path.suffix[1:] or "png"
         figure.savefig(name, format=kind, dpi=dpi, facecolor="white", bbox_inches="tight")
+    missing: list[str] = []
+    for warning in said:
+        match = NO_GLYPH.search(str(warning.message))
+        if match:
+            missing.append(chr(int(match[1])) if match[1] else match[2])
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        warnings.warn(HINT.format(" ".join(list(dict.fromkeys(missing))[:10])), UserWarning, stacklevel=2)
     return path

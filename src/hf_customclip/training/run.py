@@ -16,12 +16,11 @@ from ..data import load_with_report
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
 from ..evaluation.chance import retrieval_chance
+from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
 from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table
-from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
-from ..inference.encode import EmbeddedDataset, embed_dataset
 from ..inference.load_model import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
@@ -53,7 +52,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         callbacks=[ChanceLossCallback(), OverfittingCallback()],
     )
     sizes = {name: len(split) for name, split in splits.items()}
-    trainer.data_description = describe_data(str(config.data["source"]), sizes)
+    trainer.publisher.data_description = describe_data(str(config.data["source"]), sizes)
     metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
     if "validation" in splits:
@@ -63,14 +62,15 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
-        add_sentence_transformers_files(str(args.output_dir))
         if isinstance(splits["train"], Dataset):  # a stream is not read twice
             options = {key: value for key, value in data.items() if key != "source"}
             write_training_record(
                 str(args.output_dir), splits["train"], str(data["source"]), options, split_rule
             )
         # For the model card, whenever it is written.
-        write_json(Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.data_description))
+        write_json(
+            Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.publisher.data_description)
+        )
         held_out = next((name for name in ("test", "validation") if name in splits), None)
         if held_out:
             _report(Path(str(args.output_dir)), held_out, splits[held_out])
