@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from .adapters import load_open_clip_style as load_open_clip_style
     from .chance import chance_recall as chance_recall
     from .chance import retrieval_chance as retrieval_chance
-    from .classification import ClassificationResult as ClassificationResult
     from .embedded_dataset import embed_dataset as embed_dataset
     from .intervals import Difference as Difference
     from .intervals import bootstrap_intervals as bootstrap_intervals
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "METRIC_PATH": "metric_space",
-    "ClassificationResult": "classification",
     "Difference": "intervals",
     "RetrievalRanks": "retrieval",
     "bootstrap_intervals": "intervals",
