@@ -194,7 +194,7 @@ def test_push_without_waiting(hub: LocalHub, tmp_path: Path) -> None:
 
 def test_the_card_tells_of_the_run(hub: LocalHub, tmp_path: Path) -> None:
     trainer = publishing(tmp_path, "end", eval_strategy="epoch")
-    trainer.data_description = DataDescription("Drawings", splits={"train": 16}, languages=("en",))
+    trainer.publisher.data_description = DataDescription("Drawings", splits={"train": 16}, languages=("en",))
     trainer.train()
     trainer.push_to_hub(license="mit")
     card = ModelCard(held(hub)["README.md"].decode())

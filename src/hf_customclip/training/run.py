@@ -17,9 +17,10 @@ from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
 from ..evaluation.chance import retrieval_chance
 from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
+from ..evaluation.intervals import bootstrap_intervals
 from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table
-from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
+from ..evaluation.retrieval import ranks_both_ways
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.load_model import load_model
@@ -53,7 +54,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         callbacks=[ChanceLossCallback(), OverfittingCallback()],
     )
     sizes = {name: len(split) for name, split in splits.items()}
-    trainer.data_description = describe_data(str(config.data["source"]), sizes)
+    trainer.publisher.data_description = describe_data(str(config.data["source"]), sizes)
     metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
     if "validation" in splits:
@@ -63,14 +64,15 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
-        add_sentence_transformers_files(str(args.output_dir))
         if isinstance(splits["train"], Dataset):  # a stream is not read twice
             options = {key: value for key, value in data.items() if key != "source"}
             write_training_record(
                 str(args.output_dir), splits["train"], str(data["source"]), options, split_rule
             )
         # For the model card, whenever it is written.
-        write_json(Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.data_description))
+        write_json(
+            Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.publisher.data_description)
+        )
         held_out = next((name for name in ("test", "validation") if name in splits), None)
         if held_out:
             _report(Path(str(args.output_dir)), held_out, splits[held_out])
@@ -111,14 +113,17 @@ def _report(folder: Path, split: str, dataset: Dataset) -> None:
     """Load the folder as anybody would, and show what it can do."""
     model, processor = load_model(folder)
     embedded = embed_dataset(model, processor, dataset)
-    metrics, chance = embedded.metrics(), retrieval_chance(embedded.image_ids, embedded.text_image_ids)
-    size = {"num_images": len(embedded.image_embeds), "num_captions": len(embedded.text_embeds)}
-    write_json(folder / RESULTS_FILE, [{"split": split, **size, "metrics": metrics, "chance": chance}])
+    ids = embedded.image_ids, embedded.text_image_ids
+    ranks = ranks_both_ways(embedded.image_embeds, embedded.text_embeds, *ids)
+    metrics, chance, intervals = ranks.metrics(), retrieval_chance(*ids), bootstrap_intervals(ranks)
+    size = {"num_images": len(ranks.images), "num_captions": len(ranks.texts)}
+    measured = {"metrics": metrics, "chance": chance, "intervals": intervals}
+    write_json(folder / RESULTS_FILE, [{"split": split, **size, **measured}])
     print(
         f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images "
         "never trained on:"
     )
-    print(format_retrieval_table(metrics, chance))
+    print(format_retrieval_table(metrics, chance, intervals))
     _show_pipeline(folder, dataset)
     _draw(folder / "retrieval.png", embedded, dataset)
 
