@@ -9,7 +9,7 @@ from tiny import tiny_model
 from tiny_training import make_trainer
 
 from hf_customclip.modeling.heads_custom_clip import build_projection
-from hf_customclip.training.head_init import RIDGE, start_heads_at_cca
+from hf_customclip.training.head_init import RIDGE, FeatureBatch, start_heads_at_cca
 
 
 def shared_signal(rows=400, seed=0):
@@ -45,7 +45,8 @@ def test_as_numpy_computes_it(kind):
         features -= np.outer(features @ mean / (mean @ mean) - 1, mean)
     heads = [build_projection(kind, width, 16, 0.0).eval() for width in (12, 10)]
     tensors = [torch.from_numpy(features).float() for features in (x, y)]
-    start_heads_at_cca(*heads, [(tensors[0][:250], tensors[1][:250]), (tensors[0][250:], tensors[1][250:])])
+    parts = [[part[rows] for part in tensors] for rows in (slice(250), slice(250, None))]
+    start_heads_at_cca(*heads, [FeatureBatch(x, y, torch.arange(len(x))) for x, y in parts])
     with torch.no_grad():
         embeds = [
             torch.nn.functional.normalize(head(t), dim=-1) for head, t in zip(heads, tensors, strict=True)

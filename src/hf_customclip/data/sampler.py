@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-
 ImageItem = tuple[int, tuple[int, ...]]
 """The number of a view of an image, and the numbers of its captions."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from .layer_rates import rate_factors, split_by_rate
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .training_args import CustomClipTrainingArguments
 
+D = TypeVar("D", ImageCaptionsDataset, PairDataset)
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
@@ -166,8 +167,11 @@ class CustomClipTrainer(Trainer):
         """Batches of images with their chosen captions, or of pairs without duplicates; this process's share."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
-        of_images = self.args.batch_of == "images"
-        dataset = self._training_images() if of_images else PairDataset(**self._training_inputs())
+        dataset: ImageCaptionsDataset | PairDataset
+        if self.args.batch_of == "images":
+            dataset = self._training_images()
+        else:
+            dataset = self._training_data(self.feature_cache.pairs)
         self.step.image_names = dataset.table.names
         options: dict[str, Any] = {
             "captions_per_image": self.args.captions_per_image,
@@ -199,7 +203,7 @@ class CustomClipTrainer(Trainer):
             raise ValueError("evaluation needs an eval_dataset")
         chosen = known[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
         dataset = known if chosen is None else chosen
-        items = RetrievalDataset(**self.feature_cache.inputs(self.model, dataset, self.data_collator))
+        items = self.feature_cache.retrieval_items(self.model, dataset, self.data_collator)
         # Unbroken stretches: one after the other they are the order that one process has.
         share = np.array_split(np.arange(len(items)), self.args.world_size)[self.args.process_index]
         return self._loader(items, sampler=share.tolist(), batch_size=self.args.eval_batch_size)
@@ -217,7 +221,9 @@ class CustomClipTrainer(Trainer):
             return sampler.num_pairs
         return super().num_examples(dataloader)
 
-    def _loader(self, dataset: ImageCaptionsDataset | PairDataset | RetrievalDataset, **options: Any) -> DataLoader:
+    def _loader(
+        self, dataset: ImageCaptionsDataset | PairDataset | RetrievalDataset, **options: Any
+    ) -> DataLoader:
         if not dataset.is_cached:  # cached features lie in memory, where workers would only copy them
             options |= {
                 "num_workers": self.args.dataloader_num_workers,
@@ -231,20 +237,20 @@ class CustomClipTrainer(Trainer):
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
 
-    def _training_inputs(self) -> dict[str, Any]:
+    def _training_data(self, read: Callable[..., D], **options: Any) -> D:
         assert self.train_dataset is not None
         first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
-        return self.feature_cache.inputs(
+        return read(
             self.model,
             self.train_dataset,
             self.data_collator,
             captions_per_image=first,
             image_transform=self.image_transform,
+            **options,
         )
 
     def _training_images(self) -> ImageCaptionsDataset:
-        inputs = self._training_inputs()
-        return ImageCaptionsDataset(**inputs, image_views=self._image_views(inputs))
+        return self._training_data(self.feature_cache.images_with_captions, views=self.args.image_views)
 
     def _start_heads(self) -> None:
         model = self.accelerator.unwrap_model(self.model)
