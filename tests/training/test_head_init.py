@@ -74,5 +74,5 @@ def test_without_cached_features_it_says_so(tmp_path):
     model.unfreeze("text")
     with pytest.raises(ValueError, match="head_init='cca' is computed on the cached features of both towers"):
         make_trainer(tmp_path, model, head_init="cca").train()
-    with pytest.raises(ValueError, match="head_init must be one of 'cca', got 'pca'"):
+    with pytest.raises(ValueError, match="head_init must be one of 'auto', 'cca', got 'pca'"):
         make_trainer(tmp_path, head_init="pca")

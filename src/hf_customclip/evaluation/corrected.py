@@ -13,7 +13,7 @@ PREFIX = "csls_"
 def corrected_retrieval_metrics(
     image_embeds: Tensor, text_embeds: Tensor, image_ids: Tensor, text_image_ids: Tensor, bank: HubnessBank
 ) -> dict[str, float]:
-    """`retrieval_metrics` of cosines minus each candidate's hubness bias, named `csls_t2i_recall@1` and so on.
+    """The recalls and rsum of cosines minus each candidate's hubness bias, named `csls_t2i_recall@1` and so on.
 
     The bank must come from training data: then nothing of the data that are measured enters the correction.
     """
@@ -28,7 +28,7 @@ def corrected_retrieval_metrics(
         name: value
         for direction, both in found.items()
         for name, value in both.items()
-        if name.startswith(direction)
+        if name.startswith(f"{direction}recall@")
     }
-    metrics["rsum"] = 100 * sum(value for name, value in metrics.items() if "recall@" in name)
+    metrics["rsum"] = 100 * sum(metrics.values())
     return {f"{PREFIX}{name}": value for name, value in metrics.items()}

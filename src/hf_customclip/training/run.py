@@ -28,6 +28,7 @@ from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
 from .callbacks import ChanceLossCallback, OverfittingCallback
 from .config import TrainConfig, checked_fields
+from .recipe import with_measured_heads
 from .trainer import CustomClipTrainer
 from .training_args import CustomClipTrainingArguments
 
@@ -95,7 +96,7 @@ def _load_splits(data: dict[str, Any]) -> tuple[DatasetDict, str]:
 
 
 def _build_model(model: dict[str, Any]) -> CustomClipModel:
-    return CustomClipModel.from_vision_text_pretrained(**model)
+    return CustomClipModel.from_vision_text_pretrained(**with_measured_heads(model["text"], model))
 
 
 def _build_processor(config: TrainConfig) -> CustomClipProcessor:

@@ -123,9 +123,12 @@ class CustomClipTrainer(Trainer):
     def _average_of_weights(self) -> Iterator[None]:
         """Inside, the heads are averaged over the steps; afterwards the model is the average."""
         decay = self.args.ema_decay
-        if decay is None or self._in_shards() or not self._training_images().is_cached:
+        # Without data, training says so itself.
+        averages = decay is not None and not self._in_shards() and self.train_dataset is not None
+        if not averages or not self._training_images().is_cached:
             yield
             return
+        assert decay is not None
         self.average = WeightAverage(self.accelerator.unwrap_model(self.model), decay)
         self.add_callback(self.average)
         try:
@@ -378,8 +381,11 @@ class CustomClipTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As in `Trainer`, with the arguments as JSON: it pickles them, and no pickle is to be published."""
+        self._save_weights(output_dir, state_dict)
         if self.average is not None and self.args.should_save:
             self.average.save_trained(Path(output_dir or str(self.args.output_dir)))
+
+    def _save_weights(self, output_dir: str | None, state_dict: dict[str, Any] | None) -> None:
         if self.checkpoints.save_heads(output_dir, state_dict):
             return
         if self.is_fsdp_enabled:
