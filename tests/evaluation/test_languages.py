@@ -4,7 +4,8 @@ names hold their mean; without languages nothing changes; the table names traine
 import pytest
 import torch
 
-from hf_customclip.evaluation.languages import format_language_table, languages_of, metrics_by_language
+from hf_customclip.evaluation.languages import format_language_table, metrics_by_language
+from hf_customclip.evaluation.reports import languages_of
 from hf_customclip.evaluation.retrieval import retrieval_metrics
 
 IMAGES = torch.eye(3)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from .reports import align
+from .reports import align, languages_of
 from .retrieval import RECALL_AT, ArrayLike, retrieval_metrics
 
 
@@ -40,12 +40,6 @@ def metrics_by_language(
         found[name] = retrieval_metrics(image_embeds[shown], text_embeds[chosen], image_ids[shown], ids)
     metrics = {key: float(np.mean([one[key] for one in found.values()])) for key in found[names[0]]}
     return metrics | {f"{key}_{name}": value for name, one in found.items() for key, value in one.items()}
-
-
-def languages_of(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
-    """The languages that metrics were measured in, by the names `{prefix}rsum_{language}`."""
-    start = f"{prefix}rsum_"
-    return [name.removeprefix(start) for name in metrics if name.startswith(start)]
 
 
 def format_language_table(

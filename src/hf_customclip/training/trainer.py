@@ -21,7 +21,7 @@ from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import PairDataset, RetrievalDataset
 from ..data.sampler import NoDuplicatesBatchSampler
-from ..evaluation.retrieval import retrieval_metrics
+from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
 from ..hub.publishing import Publisher
 from .checkpoints import Checkpoints
@@ -260,7 +260,8 @@ class CustomClipTrainer(Trainer):
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         own = [torch.cat(parts[name]) for name in _EMBEDDED]
         everyone: Any = [gather_rows(rows, row_counts(rows)) for rows in own]
-        metrics = retrieval_metrics(*everyone) | {"loss": self._eval_loss(*everyone)}
+        languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
+        metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
         predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
         return EvalLoopOutput(
             predictions=predictions,
