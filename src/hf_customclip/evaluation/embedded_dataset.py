@@ -36,7 +36,7 @@ class EmbeddedDataset:
     def metrics(self) -> dict[str, float]:
         """`retrieval_metrics` of these embeddings; of several languages, each one's and their mean."""
         sides = self.image_embeds, self.text_embeds, self.image_ids, self.text_image_ids
-        return metrics_by_language(*sides, self.languages)
+        return metrics_by_language(*sides, languages=self.languages)
 
 
 def embed_dataset(

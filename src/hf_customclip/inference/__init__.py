@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .zero_shot import ZeroShotClassifier as ZeroShotClassifier
 
 _MODULE_OF = {
+    "ClassificationResult": "classification",
     "ZeroShotClassifier": "zero_shot",
     "encode_images": "encode",
     "encode_texts": "encode",

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
-from ..evaluation.classification import ClassificationResult, rank_of_target
+from .classification import ClassificationResult, rank_of_target
 from .encode import DualEncoder, batched, encode_images, encode_texts
 
 DEFAULT_TEMPLATES = ("This is a photo of {}.",)

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from .losses_custom_clip import (
 )
 from .names_custom_clip import did_you_mean
 from .pooling_custom_clip import resolve_feature_parts, text_feature_width, tower_feature
+from .sentence_transformers_custom_clip import write_sentence_transformers_files
 from .towers_custom_clip import (
     build_tower,
     causal_pooling,
@@ -407,14 +409,17 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.save_pretrained`; the code files and every Auto class's entry come along."""
+        """As `PreTrainedModel.save_pretrained`; the code files, every Auto class's entry and what
+        sentence-transformers reads come along."""
         own, configuration = (cls.__module__.split(".")[-1] for cls in (type(self), type(self.config)))
         self.config.auto_map = {
             "AutoConfig": f"{configuration}.{type(self.config).__name__}",
             "AutoModel": f"{own}.{type(self).__name__}",
             "AutoModelForZeroShotImageClassification": f"{own}.{type(self).__name__}",
         }
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if Path(save_directory, "config.json").is_file():  # else another process saves
+            write_sentence_transformers_files(save_directory, self.config.max_text_length)
 
 
 def _project(features: torch.Tensor, projection: nn.Module) -> torch.Tensor:

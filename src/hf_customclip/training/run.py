@@ -15,12 +15,12 @@ from .._files import write_json
 from ..data import DataReport, load_with_report
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
-from ..evaluation.chance import retrieval_chance
 from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
-from ..evaluation.languages import format_language_table
+from ..evaluation.intervals import bootstrap_intervals
+from ..evaluation.languages import chance_by_language, format_language_table
 from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table, languages_of
-from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
+from ..evaluation.retrieval import ranks_both_ways
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.load_model import load_model
@@ -68,7 +68,6 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
-        add_sentence_transformers_files(str(args.output_dir))
         if isinstance(splits["train"], Dataset):  # a stream is not read twice
             options = {key: value for key, value in data.items() if key != "source"}
             write_training_record(
@@ -124,18 +123,22 @@ def _report(folder: Path, split: str, dataset: Dataset, trained_languages: list[
     """Load the folder as anybody would, and show what it can do."""
     model, processor = load_model(folder)
     embedded = embed_dataset(model, processor, dataset)
-    metrics, chance = embedded.metrics(), retrieval_chance(embedded.image_ids, embedded.text_image_ids)
-    size = {"num_images": len(embedded.image_embeds), "num_captions": len(embedded.text_embeds)}
-    write_json(folder / RESULTS_FILE, [{"split": split, **size, "metrics": metrics, "chance": chance}])
+    ids = embedded.image_ids, embedded.text_image_ids
+    ranks = ranks_both_ways(embedded.image_embeds, embedded.text_embeds, *ids)
+    metrics, chance = embedded.metrics(), chance_by_language(*ids, languages=embedded.languages)
+    by_language = bool(languages_of(metrics))
+    intervals = None if by_language else bootstrap_intervals(ranks)
+    size = {"num_images": len(ranks.images), "num_captions": len(ranks.texts)}
+    measured = {"metrics": metrics, "chance": chance, "intervals": intervals}
+    write_json(folder / RESULTS_FILE, [{"split": split, **size, **measured}])
     print(
         f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images "
         "never trained on:"
     )
-    print(format_retrieval_table(metrics, chance))
-    if languages_of(metrics):
-        print(
-            f"\nEach language alone; above is their mean:\n{format_language_table(metrics, trained_languages)}"
-        )
+    print(format_retrieval_table(metrics, chance, intervals))
+    if by_language:
+        table = format_language_table(metrics, trained_languages)
+        print(f"\nEach language alone; above is their mean:\n{table}")
     _show_pipeline(folder, dataset)
     _draw(folder / "retrieval.png", embedded, dataset)
 
