@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .metric_space import push_retrieval_metric as push_retrieval_metric
     from .reports import classification_eval_results as classification_eval_results
     from .reports import format_classification_table as format_classification_table
+    from .reports import format_comparison_table as format_comparison_table
     from .reports import format_retrieval_table as format_retrieval_table
     from .reports import retrieval_eval_results as retrieval_eval_results
     from .retrieval import RetrievalRanks as RetrievalRanks
@@ -38,6 +39,7 @@ _MODULE_OF = {
     "classification_eval_results": "reports",
     "export_retrieval_metric": "metric_space",
     "format_classification_table": "reports",
+    "format_comparison_table": "reports",
     "format_retrieval_table": "reports",
     "load_open_clip_style": "adapters",
     "paired_differences": "intervals",

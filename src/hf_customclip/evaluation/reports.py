@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+    from .intervals import Difference
+
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
 _RETRIEVAL_COLUMNS = {
     "recall@1": "R@1",
@@ -47,6 +49,20 @@ def format_retrieval_table(
     beside = [f"95 % interval {_interval(intervals['rsum'], 1)}"] if intervals is not None else []
     beside += [f"by chance {chance['rsum']:.1f}"] if chance is not None else []
     return f"{_align(rows)}\n{rsum}{' (' + ', '.join(beside) + ')' if beside else ''}"
+
+
+def format_comparison_table(differences: Mapping[str, Difference]) -> str:
+    """`paired_differences` as a table for the terminal; what is no luck at 95 % is marked with a star."""
+    rows = [["", "first", "second", "difference", "95 % interval", ""]]
+    for name, each in differences.items():
+        way, _, metric = name.partition("_")
+        label = f"{WAYS[way]} {_RETRIEVAL_COLUMNS[metric]}" if way in WAYS else f"{name} of 600"
+        digits = 1 if name == "rsum" else 4
+        values = [f"{value:.{digits}f}" for value in (each.first, each.second)]
+        bounds = f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
+        rows.append([label, *values, f"{each.difference:+.{digits}f}", bounds, "*" if each.is_clear else ""])
+    clear = any(each.is_clear for each in differences.values())
+    return _align(rows) + ("\n* the interval leaves out 0" if clear else "\nno difference is clear of luck")
 
 
 def _interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
