@@ -33,8 +33,8 @@ def write_text(file: Path, text: str) -> Path:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write it whole or not at all."""
-    write_text(file, json.dumps(value, indent=2) + "\n")
+    """Write it whole or not at all; what JSON has no form for as its text."""
+    write_text(file, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def read_json(file: Path) -> Any:

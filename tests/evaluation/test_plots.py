@@ -1,6 +1,8 @@
 """Pins: the images are written without a display and show what was measured: right hits framed, ranks as in
 the metrics, curves through the recalls; captions are drawn as they are, the caller's settings left alone."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from matplotlib.colors import to_hex  # noqa: E402
 from hf_customclip._plotting import save_figure  # noqa: E402
 from hf_customclip.evaluation import figures, plots  # noqa: E402
 from hf_customclip.evaluation.chance import retrieval_chance  # noqa: E402
-from hf_customclip.inference.encode import EmbeddedDataset, embed_dataset  # noqa: E402
+from hf_customclip.evaluation.embedded_dataset import EmbeddedDataset, embed_dataset  # noqa: E402
 
 IMAGE = np.zeros((8, 8, 3), dtype="uint8")
 HISTORY = [
@@ -146,3 +148,34 @@ def test_the_callers_settings_and_state_are_left_alone():
     figures.plot_recall_curve({"a": [0.1, 0.2]})
     assert dict(matplotlib.rcParams) == before
     assert matplotlib.get_backend() == backend
+
+
+SCRIPTS = {
+    "Chinese": "两只狗在雪地里",
+    "Japanese": "よだれを垂らした顔",
+    "Korean": "침 흘리는 얼굴",
+    "Arabic": "كلب يجري على العشب",
+    "Hindi": "लार टपकता चेहरा",
+}
+
+
+def test_every_script_is_drawn_without_a_warning_or_one_hint_says_what_to_install(tmp_path):
+    from hf_customclip._plotting import Figure, save_figure, with_fonts
+
+    figure = Figure()
+    for line, text in enumerate(SCRIPTS.values()):
+        with_fonts(figure.text)(0.1, 0.1 + 0.15 * line, text)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        save_figure(figure, tmp_path / "scripts.png")
+    assert len(said) <= 1 and all("fonts-noto-cjk" in str(each.message) for each in said)
+
+
+def test_a_letter_that_no_font_has_is_named_once(tmp_path):
+    from hf_customclip._plotting import Figure, save_figure, with_fonts
+
+    figure = Figure()
+    with_fonts(figure.text)(0.5, 0.5, "\ue123 \ue123 x")  # private use
+    with pytest.warns(UserWarning, match="No font of this machine draws \ue123: boxes") as said:
+        save_figure(figure, tmp_path / "boxes.png")
+    assert len(said) == 1

@@ -129,11 +129,18 @@ def compare(
     held_out = load_held_out([first, second], data, split, data_options, overlap)
     measured = [_embed(model, held_out, batch_size)[1] for model in (first, second)]
     ranks = [both[1 if shared_captions else 0] for both in measured]
-    found = paired_differences(*ranks)
+    found = paired_differences(ranks[0], ranks[1])
     for note in held_out.notes:
         typer.echo(note, err=True)
     rows = [
-        {"metric": name, "first": d.first, "second": d.second, "difference": d.difference, "low": d.low, "high": d.high}
+        {
+            "metric": name,
+            "first": d.first,
+            "second": d.second,
+            "difference": d.difference,
+            "low": d.low,
+            "high": d.high,
+        }
         for name, d in found.items()
     ]
     size = f"{len(ranks[0].images)} images, {len(ranks[0].texts)} captions"
@@ -147,9 +154,8 @@ def compare(
 
 def _embed(model: str, held_out: HeldOut, batch_size: int) -> tuple[Any, list[RetrievalRanks]]:
     """The split's embeddings, and its ranks by the papers' protocol and with shared captions."""
-    from ..evaluation import ranks_both_ways
+    from ..evaluation import embed_dataset, ranks_both_ways
     from ..evaluation.shared_captions import text_groups
-    from ..inference import embed_dataset
     from ..inference.load_model import load_model
 
     embedded = embed_dataset(*load_model(model), held_out.dataset, batch_size)
@@ -176,7 +182,12 @@ def _retrieval(
     size = f"{len(ranks.images)} images, {len(ranks.texts)} captions"
     table = f"{size}\n{format_retrieval_table(metrics, chance, intervals)}"
     results = retrieval_eval_results(metrics, **about)
-    metrics |= {"intervals": intervals, "chance": chance, "images": len(ranks.images), "captions": len(ranks.texts)}
+    metrics |= {
+        "intervals": intervals,
+        "chance": chance,
+        "images": len(ranks.images),
+        "captions": len(ranks.texts),
+    }
     metrics |= {"trained_on_images": held_out.trained, "near_trained_images": held_out.alike}
     if shared_captions:
         metrics["shared_captions"] = shared.metrics()
@@ -208,9 +219,7 @@ def _classification(
     from ..inference.zero_shot import DEFAULT_TEMPLATES
 
     dataset, labels = load_labelled_images(data, split, label_column)
-    classifier = ZeroShotClassifier(
-        *load_model(model), labels, templates or DEFAULT_TEMPLATES, batch_size
-    )
+    classifier = ZeroShotClassifier(*load_model(model), labels, templates or DEFAULT_TEMPLATES, batch_size)
     result = classifier.evaluate(dataset)
 
     def draw(plots: Path) -> list[Path]:

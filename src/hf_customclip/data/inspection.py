@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import textwrap
-import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -99,18 +98,14 @@ def plot_grid(
     The first rows * columns images are drawn, or with a seed that many at random. An image that cannot be
     read is drawn as the reason why. Needs matplotlib.
     """
-    from .._plotting import Figure, save_figure
+    from .._plotting import Figure, save_figure, with_fonts
 
     shown = dataset.shuffle(seed=seed) if seed is not None else dataset
     items = list(islice(shown.cast_column("image", Image(decode=False)), rows * columns))
     figure = Figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
     for position, item in enumerate(items, 1):
-        _draw(figure.add_subplot(rows, columns, position), item)
-    with warnings.catch_warnings():
-        # The default font lacks emoji and many scripts; boxes in their place are good enough to look at.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        warnings.filterwarnings("ignore", message=".*does not support .* natively")
-        return save_figure(figure, file)
+        with_fonts(_draw)(figure.add_subplot(rows, columns, position), item)
+    return save_figure(figure, file)
 
 
 def _draw(axes: Any, item: dict[str, Any]) -> None:

@@ -27,6 +27,20 @@ def check_columns(dataset: Dataset) -> None:
         )
 
 
+class ImageColumn:
+    """The images of a data set as `decode_image` takes them, read when asked for, never decoded before."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        rows = dataset.with_format(None).select_columns(["image"])
+        self.rows = rows.cast_column("image", Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.rows[int(row)]["image"]
+
+
 class CaptionTable:
     """Where each image's captions stand in the list of all captions, without holding their texts.
 

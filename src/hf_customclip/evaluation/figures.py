@@ -6,41 +6,22 @@ Each function returns a `matplotlib.figure.Figure`. Texts are drawn as they are:
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from .._plotting import Axes, Figure, Rectangle, font_manager, rc_context
+from .._plotting import Axes, Figure, Rectangle, with_fonts
 
 RIGHT, WRONG, NEUTRAL = "#1a9850", "#d5d5d5", "#444444"
 COLOURS = ("#0b5394", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#a6761d")
-# Captions come in many scripts; the first font that has a glyph draws it.
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans", "Arial Unicode MS", "Microsoft YaHei", "PingFang SC")
 _SLANTED: dict[str, Any] = {
     "rotation": 45, "ha": "right", "rotation_mode": "anchor", "fontsize": 8, "parse_math": False
 }  # fmt: skip
 MAX_NUMBERED_CELLS = 20
 MAX_NAMED_CLASSES = 40
-
-
-P = ParamSpec("P")
-
-
-def _styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draws with this module's fonts and leaves the caller's Matplotlib settings alone."""
-
-    @wraps(plot)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        available = set(font_manager.get_font_names())
-        fonts = [font for font in FONTS if font in available]
-        with rc_context({"font.family": fonts or ["sans-serif"]}):
-            return plot(*args, **kwargs)
-
-    return styled
 
 
 @dataclass
@@ -61,7 +42,7 @@ class Query:
     rank: int
 
 
-@_styled
+@with_fonts
 def plot_text_to_image(queries: Sequence[Query], title: str = "Text to image") -> Figure:
     """A row for each text with the images found for it; right ones are framed in green."""
     columns = max(len(query.hits) for query in queries)
@@ -78,7 +59,7 @@ def plot_text_to_image(queries: Sequence[Query], title: str = "Text to image") -
     return figure
 
 
-@_styled
+@with_fonts
 def plot_image_to_text(queries: Sequence[Query], title: str = "Image to text") -> Figure:
     """A row for each image with the texts found for it; right ones are green and ticked."""
     lines = max(len(query.hits) for query in queries)
@@ -102,7 +83,7 @@ def plot_image_to_text(queries: Sequence[Query], title: str = "Image to text") -
     return figure
 
 
-@_styled
+@with_fonts
 def plot_similarity(
     similarity: Tensor | np.ndarray, images: Sequence[Any], texts: Sequence[str], title: str = "Similarity"
 ) -> Figure:
@@ -126,7 +107,7 @@ def plot_similarity(
     return figure
 
 
-@_styled
+@with_fonts
 def plot_recall_curve(
     recalls: Mapping[str, Sequence[float]],
     chance: Mapping[str, Sequence[float]] | None = None,
@@ -155,7 +136,7 @@ def plot_recall_curve(
     return figure
 
 
-@_styled
+@with_fonts
 def plot_training_curves(log_history: Sequence[Mapping[str, float]], title: str = "Training") -> Figure:
     """Losses and recalls over the steps, from `trainer.state.log_history`.
 
@@ -187,7 +168,7 @@ def plot_training_curves(log_history: Sequence[Mapping[str, float]], title: str 
     return figure
 
 
-@_styled
+@with_fonts
 def plot_confusion_matrix(
     matrix: Tensor | np.ndarray, labels: Sequence[str], title: str = "Confusion matrix"
 ) -> Figure:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .._plotting import save_figure
 from ..data.images import decode_image, to_rgb
-from ..inference.encode import EmbeddedDataset
 from .chance import chance_recall
+from .embedded_dataset import EmbeddedDataset
 from .figures import (
     Hit,
     Query,

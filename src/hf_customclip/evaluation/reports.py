@@ -48,7 +48,7 @@ def format_retrieval_table(
     rsum = f"rsum {metrics[prefix + 'rsum']:.1f} of 600"
     beside = [f"95 % interval {_interval(intervals['rsum'], 1)}"] if intervals is not None else []
     beside += [f"by chance {chance['rsum']:.1f}"] if chance is not None else []
-    return f"{_align(rows)}\n{rsum}{' (' + ', '.join(beside) + ')' if beside else ''}"
+    return f"{align(rows)}\n{rsum}{' (' + ', '.join(beside) + ')' if beside else ''}"
 
 
 def format_comparison_table(differences: Mapping[str, Difference]) -> str:
@@ -62,7 +62,7 @@ def format_comparison_table(differences: Mapping[str, Difference]) -> str:
         bounds = f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
         rows.append([label, *values, f"{each.difference:+.{digits}f}", bounds, "*" if each.is_clear else ""])
     clear = any(each.is_clear for each in differences.values())
-    return _align(rows) + ("\n* the interval leaves out 0" if clear else "\nno difference is clear of luck")
+    return align(rows) + ("\n* the interval leaves out 0" if clear else "\nno difference is clear of luck")
 
 
 def _interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
@@ -80,7 +80,7 @@ def format_classification_table(metrics: Mapping[str, float], num_labels: int) -
     rows += [
         [name, f"{metrics[key]:.4f}", f"{chance[key]:.4f}"] for key, name in _CLASSIFICATION_NAMES.items()
     ]
-    return _align(rows)
+    return align(rows)
 
 
 def retrieval_eval_results(
@@ -149,8 +149,8 @@ def _retrieval_cells(metrics: Mapping[str, float], prefix: str) -> list[str]:
     return [f"{metrics[prefix + key]:.{1 if key.endswith('rank') else 4}f}" for key in _RETRIEVAL_COLUMNS]
 
 
-def _align(rows: list[list[str]]) -> str:
-    """The first column to the left, numbers to the right."""
+def align(rows: list[list[str]]) -> str:
+    """Rows of cells as a table for the terminal: the first column to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

@@ -3,7 +3,6 @@
 
 import importlib
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -148,78 +147,6 @@ def causal_pooling(tower: PreTrainedModel) -> str | None:
     if not torch.allclose(first[0], first[1], rtol=1e-4, atol=1e-6):
         return None
     return "mean" if getattr(outputs, "pooler_output", None) is None else "pooler"
-
-
-def pooled_output(
-    outputs: Any, pooling: str, attention_mask: torch.Tensor | None, tower: nn.Module
-) -> torch.Tensor:
-    """One vector for each input: (batch, width).
-
-    Args:
-        pooling: "pooler" (the tower's own `pooler_output`), "cls" (first position of the last layer) or
-            "mean" (over positions, those of the attention mask where there is one).
-
-    Raises:
-        ValueError: the tower does not give what the pooling needs.
-    """
-    hidden = outputs.last_hidden_state
-    if pooling == "pooler":
-        pooled = getattr(outputs, "pooler_output", None)
-        if pooled is None:
-            raise ValueError(
-                f"{type(tower).__name__} gives no pooler_output; choose the pooling 'cls' or 'mean'"
-            )
-        return pooled.flatten(1)
-    if pooling == "cls":
-        if hidden.dim() != 3:
-            raise ValueError(
-                f"{type(tower).__name__} gives a feature map of shape {tuple(hidden.shape)} without a first "
-                "position; choose the pooling 'pooler' or 'mean'"
-            )
-        return hidden[:, 0]
-    return _mean_over_positions(hidden, attention_mask)
-
-
-def layer_means(
-    outputs: Any, layers: Sequence[int], attention_mask: torch.Tensor | None, tower: nn.Module
-) -> list[torch.Tensor]:
-    """The chosen hidden states, each averaged over its positions: (batch, width of the layer).
-
-    Raises:
-        ValueError: the tower gives no hidden states, or not so many.
-    """
-    hidden = getattr(outputs, "hidden_states", None)
-    if hidden is None:
-        raise ValueError(f"{type(tower).__name__} gives no hidden states, so it has no feature layers to add")
-    for layer in layers:
-        if not -len(hidden) <= layer < len(hidden):
-            raise ValueError(
-                f"{type(tower).__name__} gives {len(hidden)} hidden states, so a feature layer is from 0 to "
-                f"{len(hidden) - 1}, got {layer}"
-            )
-    return [_mean_over_positions(hidden[layer], attention_mask) for layer in layers]
-
-
-def _mean_over_positions(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    if hidden.dim() == 4:
-        return hidden.mean((2, 3))
-    if attention_mask is None:
-        return hidden.mean(1)
-    mask = attention_mask[..., None].to(hidden.dtype)
-    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-
-
-@torch.no_grad()
-def image_feature_width(config: Any, pooling: str, layers: Sequence[int] = ()) -> int:
-    """Width of the image feature, by a pass without data: configurations disagree on its name."""
-    with torch.device("meta"):
-        tower = build_tower(config).eval()
-        channels, height, width = image_input_shape(config)
-        pixels = torch.zeros(1, channels, height, width, dtype=tower.dtype)
-        outputs = tower(pixel_values=pixels, **({"output_hidden_states": True} if layers else {}))
-    features = [pooled_output(outputs, pooling, None, tower)]
-    features += layer_means(outputs, layers, None, tower) if layers else []
-    return sum(feature.shape[-1] for feature in features)
 
 
 def image_input_shape(config: Any) -> tuple[int, int, int]:

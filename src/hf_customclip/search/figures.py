@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._plotting import Axes, Figure, save_figure
+from .._plotting import Axes, Figure, save_figure, with_fonts
 from ..data.images import UnreadableImageError, decode_image, to_rgb
 from .encoder import Query
 from .index import SearchResult
@@ -15,6 +15,7 @@ from .index import SearchResult
 COLUMNS = 5
 
 
+@with_fonts
 def plot_results(query: Query, found: Sequence[SearchResult], path: Path) -> Path:
     """Write the query and the images found, the best first, as a PNG file; return its path.
 

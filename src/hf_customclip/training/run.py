@@ -12,15 +12,15 @@ from datasets import Dataset, DatasetDict
 from transformers import pipeline, set_seed
 
 from .._files import write_json
-from ..data import load_image_text_dataset
+from ..data import load_with_report
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
 from ..evaluation.chance import retrieval_chance
+from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
+from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table
-from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
-from ..hub.folder_card import DATA_FILE
 from ..hub.known_data import describe_data
-from ..inference.encode import EmbeddedDataset, embed_dataset
+from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.load_model import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
@@ -41,7 +41,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     set_seed(args.seed)  # Trainer does it too, but after the heads have got their random weights
     data = dict(config.data)
     augmentation = build_augmentation(data.pop("augmentation", None))
-    splits = _load_splits(data)
+    splits, split_rule = _load_splits(data)
     trainer = CustomClipTrainer(
         model=_build_model(config.model),
         args=args,
@@ -52,7 +52,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         callbacks=[ChanceLossCallback(), OverfittingCallback()],
     )
     sizes = {name: len(split) for name, split in splits.items()}
-    trainer.data_description = describe_data(str(config.data["source"]), sizes)
+    trainer.publisher.data_description = describe_data(str(config.data["source"]), sizes)
     metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
     if "validation" in splits:
@@ -62,9 +62,15 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
-        add_sentence_transformers_files(str(args.output_dir))
+        if isinstance(splits["train"], Dataset):  # a stream is not read twice
+            options = {key: value for key, value in data.items() if key != "source"}
+            write_training_record(
+                str(args.output_dir), splits["train"], str(data["source"]), options, split_rule
+            )
         # For the model card, whenever it is written.
-        write_json(Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.data_description))
+        write_json(
+            Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.publisher.data_description)
+        )
         held_out = next((name for name in ("test", "validation") if name in splits), None)
         if held_out:
             _report(Path(str(args.output_dir)), held_out, splits[held_out])
@@ -73,16 +79,17 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     return metrics
 
 
-def _load_splits(data: dict[str, Any]) -> DatasetDict:
-    known = list(inspect.signature(load_image_text_dataset).parameters)
+def _load_splits(data: dict[str, Any]) -> tuple[DatasetDict, str]:
+    """The splits, and how they came about."""
+    known = list(inspect.signature(load_with_report).parameters)
     unknown = [name for name in data if name not in known]
     if unknown:
         raise ValueError(f"data.{unknown[0]} is not known; allowed are {', '.join(known)} and augmentation.")
-    loaded = load_image_text_dataset(**data)
+    loaded, report = load_with_report(**data)
     splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
     if "train" not in splits:
         raise ValueError(f"The data have no train split, only {', '.join(splits)}.")
-    return splits
+    return splits, report.split_rule
 
 
 def _build_model(model: dict[str, Any]) -> CustomClipModel:
@@ -104,12 +111,14 @@ def _report(folder: Path, split: str, dataset: Dataset) -> None:
     """Load the folder as anybody would, and show what it can do."""
     model, processor = load_model(folder)
     embedded = embed_dataset(model, processor, dataset)
-    chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
+    metrics, chance = embedded.metrics(), retrieval_chance(embedded.image_ids, embedded.text_image_ids)
+    size = {"num_images": len(embedded.image_embeds), "num_captions": len(embedded.text_embeds)}
+    write_json(folder / RESULTS_FILE, [{"split": split, **size, "metrics": metrics, "chance": chance}])
     print(
         f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images "
         "never trained on:"
     )
-    print(format_retrieval_table(embedded.metrics(), chance))
+    print(format_retrieval_table(metrics, chance))
     _show_pipeline(folder, dataset)
     _draw(folder / "retrieval.png", embedded, dataset)
 
