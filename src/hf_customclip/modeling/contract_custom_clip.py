@@ -16,7 +16,14 @@ from .towers_custom_clip import build_tower, image_input_shape
 
 SEED = 0
 TOLERANCE = 0.05  # of an embedding's length; a frozen tower may be in bfloat16
-SPECIAL_TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id", "mask_token_id")
+SPECIAL_TOKENS = (
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "sep_token_id",
+    "cls_token_id",
+    "mask_token_id",
+)
 
 
 def check_contract(model: Any) -> None:

@@ -19,7 +19,13 @@ from .configuration_custom_clip import TorchvisionBackboneConfig
 from .modeling_torchvision_backbone import TorchvisionBackboneModel
 from .names_custom_clip import did_you_mean
 
-POSITION_EMBEDDINGS = ("position_embeddings", "position_embedding", "positions_embed", "embed_positions", "wpe")
+POSITION_EMBEDDINGS = (
+    "position_embeddings",
+    "position_embedding",
+    "positions_embed",
+    "embed_positions",
+    "wpe",
+)
 
 
 def build_tower(config: Any) -> PreTrainedModel:
