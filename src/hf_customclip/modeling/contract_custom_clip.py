@@ -55,16 +55,16 @@ def probe_inputs(model: Any, tower: str) -> dict[str, torch.Tensor]:
         return {"pixel_values": noise.to(module.device)}
     length, config = model.config.max_text_length, module.config.get_text_config()
     size = _vocabulary_size(module)
-    special = {name: getattr(config, name, None) for name in SPECIAL_TOKENS}
-    special = {name: token for name, token in special.items() if isinstance(token, int) and 0 <= token < size}
+    given = {name: getattr(config, name, None) for name in SPECIAL_TOKENS}
+    special = {name: token for name, token in given.items() if isinstance(token, int) and 0 <= token < size}
     ordinary = [token for token in range(size) if token not in special.values()]
     drawn = torch.randint(0, len(ordinary), (2, length), generator=generator)
     tokens = torch.tensor(ordinary)[drawn]
     mask = torch.ones_like(tokens)
     mask[1, (length + 1) // 2 :] = 0
     # CLIP and its kin pool where the text ends.
-    for row, end in enumerate(mask.sum(1) - 1):
-        tokens[row, end] = special.get("eos_token_id", tokens[row, end])
+    if "eos_token_id" in special:
+        tokens[[0, 1], mask.sum(1) - 1] = special["eos_token_id"]
     tokens = torch.where(mask.bool(), tokens, special.get("pad_token_id", 0))
     return {"input_ids": tokens.to(module.device), "attention_mask": mask.to(module.device)}
 
