@@ -17,8 +17,10 @@ from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
 from ..evaluation.chance import retrieval_chance
 from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
+from ..evaluation.intervals import bootstrap_intervals
 from ..evaluation.overlap import write_training_record
 from ..evaluation.reports import format_retrieval_table
+from ..evaluation.retrieval import ranks_both_ways
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.load_model import load_model
@@ -111,14 +113,17 @@ def _report(folder: Path, split: str, dataset: Dataset) -> None:
     """Load the folder as anybody would, and show what it can do."""
     model, processor = load_model(folder)
     embedded = embed_dataset(model, processor, dataset)
-    metrics, chance = embedded.metrics(), retrieval_chance(embedded.image_ids, embedded.text_image_ids)
-    size = {"num_images": len(embedded.image_embeds), "num_captions": len(embedded.text_embeds)}
-    write_json(folder / RESULTS_FILE, [{"split": split, **size, "metrics": metrics, "chance": chance}])
+    ids = embedded.image_ids, embedded.text_image_ids
+    ranks = ranks_both_ways(embedded.image_embeds, embedded.text_embeds, *ids)
+    metrics, chance, intervals = ranks.metrics(), retrieval_chance(*ids), bootstrap_intervals(ranks)
+    size = {"num_images": len(ranks.images), "num_captions": len(ranks.texts)}
+    measured = {"metrics": metrics, "chance": chance, "intervals": intervals}
+    write_json(folder / RESULTS_FILE, [{"split": split, **size, **measured}])
     print(
         f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images "
         "never trained on:"
     )
-    print(format_retrieval_table(metrics, chance))
+    print(format_retrieval_table(metrics, chance, intervals))
     _show_pipeline(folder, dataset)
     _draw(folder / "retrieval.png", embedded, dataset)
 
