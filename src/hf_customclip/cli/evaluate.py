@@ -223,8 +223,7 @@ def _classification(
     result = classifier.evaluate(dataset)
 
     def draw(plots: Path) -> list[Path]:
-        from .._plotting import save_figure
-        from ..evaluation.figures import plot_confusion_matrix
+        from ..plotting import plot_confusion_matrix, save_figure
 
         return [save_figure(plot_confusion_matrix(result.confusion_matrix, labels), plots / "confusion.png")]
 

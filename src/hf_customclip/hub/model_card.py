@@ -262,8 +262,7 @@ def _draw_curves(log_history: Sequence[Mapping[str, float]], folder: Path) -> No
     if not any("loss" in entry for entry in log_history):
         return
     try:
-        from .._plotting import save_figure
-        from ..evaluation.figures import plot_training_curves
+        from ..plotting import plot_training_curves, save_figure
     except ImportError:  # the curves' numbers are in the card all the same
         return
     save_figure(plot_training_curves(log_history), folder / IMAGES["training"])
