@@ -98,22 +98,20 @@ def plot_grid(
     The first rows * columns images are drawn, or with a seed that many at random. An image that cannot be
     read is drawn as the reason why. Needs matplotlib.
     """
-    from .._plotting import Figure, save_figure, with_fonts
+    from ..plotting import plot_images, save_figure
 
     shown = dataset.shuffle(seed=seed) if seed is not None else dataset
     items = list(islice(shown.cast_column("image", Image(decode=False)), rows * columns))
-    figure = Figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
-    for position, item in enumerate(items, 1):
-        with_fonts(_draw)(figure.add_subplot(rows, columns, position), item)
-    return save_figure(figure, file)
+    captions = [
+        " / ".join(textwrap.shorten(caption, 90) for caption in item["captions"][:2]) for item in items
+    ]
+    return save_figure(
+        plot_images([_image_or_reason(item["image"]) for item in items], captions, columns=columns), file
+    )
 
 
-def _draw(axes: Any, item: dict[str, Any]) -> None:
-    axes.set_axis_off()
+def _image_or_reason(image: Any) -> Any:
     try:
-        axes.imshow(np.asarray(to_rgb(decode_image(item["image"]))))
+        return to_rgb(decode_image(image))
     except UnreadableImageError as error:
-        axes.text(0.5, 0.5, textwrap.fill(error.reason, 30), ha="center", va="center", parse_math=False)
-    captions = "\n".join(textwrap.shorten(caption, 90) for caption in item["captions"][:2])
-    title = "\n".join(textwrap.fill(line, 40) for line in captions.splitlines())
-    axes.set_title(title, fontsize=9, parse_math=False)
+        return error.reason

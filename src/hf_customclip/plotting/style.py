@@ -1,29 +1,29 @@
-"""What is used of Matplotlib: fonts for every script, and images written whole or not at all.
-
-Importing this needs the `plots` extra.
-"""
+"""What all images have in common: fonts, colours, titles, and how they are written."""
 
 from __future__ import annotations
 
 import os
 import re
+import textwrap
 import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from ._files import replacing
+import numpy as np
 
-__all__ = ["Axes", "Figure", "Rectangle", "save_figure", "with_fonts"]
+from .._files import replacing
 
 try:
     from matplotlib import font_manager, rc_context
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 except ImportError as error:
     raise ImportError("Plots need Matplotlib: pip install 'hf-customclip[plots]'.") from error
+
+RIGHT, WRONG, NEUTRAL = "#1a9850", "#d5d5d5", "#444444"
+COLOURS = ("#0b5394", "#d95f02", "#7570b3", "#1b9e77", "#e7298a", "#a6761d")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,6 +54,37 @@ def with_fonts(draw: Callable[P, T]) -> Callable[P, T]:
             return draw(*args, **kwargs)
 
     return drawn
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """An empty figure, in inches, with its title; a `$` in it is no formula."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=13, weight="bold", parse_math=False)
+    return figure
+
+
+def shortened(text: str, characters: int) -> str:
+    """A text on one line, cut between words."""
+    return textwrap.shorten(text, characters, placeholder="…")
+
+
+def show_image(axes: Axes, image: Any, frame: str = WRONG, caption: str = "") -> None:
+    """An image in a thin frame, or a thick one where it is a right answer, and a line below it."""
+    axes.axis("on")
+    axes.imshow(np.asarray(image), cmap="gray")
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(caption, fontsize=9, color=frame if frame == RIGHT else NEUTRAL, parse_math=False)
+    for spine in axes.spines.values():
+        spine.set(color=frame, linewidth=4 if frame == RIGHT else 1)
+
+
+def light_grid(axes: Axes) -> None:
+    """Grey lines behind the curves, no box around them, and a legend without one."""
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 100) -> Path:
