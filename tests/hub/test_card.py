@@ -134,7 +134,9 @@ def test_tables_and_blocks_are_well_formed() -> None:
         assert {cells(line) for line in table} == {cells(table[0])}, table
         assert re.fullmatch(r"\|(-+\|)+", table[1])
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 5  # both towers, pipeline with and without the plugin, search, embeddings
+    assert (
+        len(blocks) == 6
+    )  # model, pipeline with and without the plugin, search, embeddings, sentence-transformers
     for block in blocks:
         ast.parse(block)
     assert "\n\n\n" not in text and not re.search(r"\{[{%]", text) and "None" not in text

@@ -14,7 +14,8 @@ from datasets import concatenate_datasets
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip import ImageIndex
-from hf_customclip.inference import embed_dataset, embed_images, embed_texts
+from hf_customclip.evaluation import embed_dataset
+from hf_customclip.inference import encode_images, encode_texts
 from hf_customclip.search import embed_to_parquet
 
 
@@ -69,8 +70,8 @@ def test_words_image_and_both(made, tmp_path):
     image.save(tmp_path / "five.png")
     assert ids(index.search(image, 1)) == ids(index.search(tmp_path / "five.png", 1)) == ["5"]
     assert index.search(image, 1)[0].score == pytest.approx(1, abs=1e-3)
-    text_embed, image_embed = embed_texts(*made, [words]), embed_images(*made, [image])
-    vectors = embed_images(*made, data["image"])
+    text_embed, image_embed = encode_texts(*made, [words]), encode_images(*made, [image])
+    vectors = encode_images(*made, data["image"])
     for query, vector in (
         (words, text_embed),
         (image, image_embed),
@@ -261,7 +262,9 @@ def test_parquet_is_cached_up_to_date(made, seen, tmp_path):
     table = pq.read_table(file)
     assert table["id"].to_pylist() == [str(n) for n in range(4, 16)]
     vectors = np.stack(table["vector"].to_numpy())
-    assert vectors == pytest.approx(embed_images(*made, data.select(range(4, 16))["image"]).numpy(), abs=2e-3)
+    assert vectors == pytest.approx(
+        encode_images(*made, data.select(range(4, 16))["image"]).numpy(), abs=2e-3
+    )
     assert os.listdir(tmp_path) == ["vectors.parquet"]
     (tmp_path / "other.parquet").write_bytes(b"not ours")
     with pytest.raises(ValueError, match="does not hold vectors of ours"):

@@ -94,10 +94,18 @@ def sort_captions(captions: Iterable[Caption], name: str, wanted: Wanted) -> tup
     return kept, cases
 
 
+def no_caption(name: str, wanted: Wanted) -> Case:
+    """The case of an image without a caption, which is to be expected where not all languages are kept."""
+    kind = "uncaptioned_image" if wanted in (None, "all") else "image_of_other_language"
+    return Case(kind, name, images=1)
+
+
 def wanted_languages(languages: str | Sequence[str] | None) -> Wanted:
     """The languages asked for, spelt as this package spells them."""
-    if languages is None or languages == "all":
-        return "all" if languages else None
+    if languages is None:
+        return None
     if isinstance(languages, str):
         languages = [languages]
+    if "all" in languages:
+        return "all"
     return [spelt_language(name) or UNKNOWN for name in languages]

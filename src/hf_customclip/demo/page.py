@@ -24,8 +24,17 @@ TEMPLATE = "This is a photo of {}."
 # One after the other, whichever tab asks: a model is one.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 IMAGE: dict[str, Any] = {"type": "pil", "sources": ["upload", "clipboard"]}
-FONTS = ["system-ui", "sans-serif"]
+# A browser takes the first font that has a letter, and any other of the machine's after these.
+FONTS = [
+    "system-ui",
+    "Noto Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "sans-serif",
+]
 CSS = """
+textarea, input, label, td, th, .caption-label {unicode-bidi: plaintext; text-align: start}
 .gradio-container {max-width: 1100px !important; width: 100% !important; margin: 0 auto !important}
 .gradio-container > main, .gradio-container main > .wrap {width: 100% !important}
 #search-found .grid-wrap {max-height: none; overflow-y: visible}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+    from .intervals import Difference
+
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
 _RETRIEVAL_COLUMNS = {
     "recall@1": "R@1",
@@ -46,7 +48,21 @@ def format_retrieval_table(
     rsum = f"rsum {metrics[prefix + 'rsum']:.1f} of 600"
     beside = [f"95 % interval {_interval(intervals['rsum'], 1)}"] if intervals is not None else []
     beside += [f"by chance {chance['rsum']:.1f}"] if chance is not None else []
-    return f"{_align(rows)}\n{rsum}{' (' + ', '.join(beside) + ')' if beside else ''}"
+    return f"{align(rows)}\n{rsum}{' (' + ', '.join(beside) + ')' if beside else ''}"
+
+
+def format_comparison_table(differences: Mapping[str, Difference]) -> str:
+    """`paired_differences` as a table for the terminal; what is no luck at 95 % is marked with a star."""
+    rows = [["", "first", "second", "difference", "95 % interval", ""]]
+    for name, each in differences.items():
+        way, _, metric = name.partition("_")
+        label = f"{WAYS[way]} {_RETRIEVAL_COLUMNS[metric]}" if way in WAYS else f"{name} of 600"
+        digits = 1 if name == "rsum" else 4
+        values = [f"{value:.{digits}f}" for value in (each.first, each.second)]
+        bounds = f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
+        rows.append([label, *values, f"{each.difference:+.{digits}f}", bounds, "*" if each.is_clear else ""])
+    clear = any(each.is_clear for each in differences.values())
+    return align(rows) + ("\n* the interval leaves out 0" if clear else "\nno difference is clear of luck")
 
 
 def _interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
@@ -64,7 +80,7 @@ def format_classification_table(metrics: Mapping[str, float], num_labels: int) -
     rows += [
         [name, f"{metrics[key]:.4f}", f"{chance[key]:.4f}"] for key, name in _CLASSIFICATION_NAMES.items()
     ]
-    return _align(rows)
+    return align(rows)
 
 
 def retrieval_eval_results(
@@ -90,9 +106,20 @@ def retrieval_eval_results(
         if metric != "mean_rank"
         for way, label in WAYS.items()
     } | {"rsum": "Sum of the six recalls (of 600)"}
-    values = {key: metrics[prefix + key] for key in named}
     task = ("image-text-retrieval", "Image-text retrieval")
-    return _eval_results(task, values, named, dataset_type, dataset_name, dataset_split)
+    results = []
+    for language in ["", *languages_of(metrics, prefix)]:
+        end = language and f"_{language}"
+        values = {f"{key}{end}": metrics[f"{prefix}{key}{end}"] for key in named}
+        names = {f"{key}{end}": f"{name} ({language})" if language else name for key, name in named.items()}
+        results += _eval_results(task, values, names, dataset_type, dataset_name, dataset_split)
+    return results
+
+
+def languages_of(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
+    """The languages that metrics were measured in, by the names `{prefix}rsum_{language}`."""
+    start = f"{prefix}rsum_"
+    return [name.removeprefix(start) for name in metrics if name.startswith(start)]
 
 
 def classification_eval_results(
@@ -133,8 +160,8 @@ def _retrieval_cells(metrics: Mapping[str, float], prefix: str) -> list[str]:
     return [f"{metrics[prefix + key]:.{1 if key.endswith('rank') else 4}f}" for key in _RETRIEVAL_COLUMNS]
 
 
-def _align(rows: list[list[str]]) -> str:
-    """The first column to the left, numbers to the right."""
+def align(rows: list[list[str]]) -> str:
+    """Rows of cells as a table for the terminal: the first column to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

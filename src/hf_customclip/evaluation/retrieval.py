@@ -91,11 +91,11 @@ def ranks_both_ways(
     _check_all_have_right(text_ids, ids, "text", "image")
     ordered, order = ids.sort()
     image_of_text = order[torch.searchsorted(ordered, text_ids.contiguous())]
-    groups = (
-        text_ids[:, None][:, :0] if text_groups is None else torch.as_tensor(text_groups, device=ids.device)
-    )
-    kinds = groups.long().reshape(len(text_ids), -1).unbind(1)
-    also = [pair for kind in kinds for pair in _labels_of_groups(kind, image_of_text, len(ids))]
+    also: list[Labels] = []
+    if text_groups is not None:
+        groups = torch.as_tensor(text_groups, device=ids.device).long().reshape(len(text_ids), -1)
+        for kind in groups.unbind(1):
+            also += _labels_of_groups(kind, image_of_text, len(ids))
     ranks = _two_way_ranks((images, ids), (texts, text_ids), also, block_elements, names=("image", "text"))
     return RetrievalRanks(*ranks, image_of_text)
 

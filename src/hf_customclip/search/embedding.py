@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..data.images import open_images
-from ..inference.encode import embed_pixels
+from ..inference.encode import encode_pixels
 from .arrow import mapped, write_arrow
 from .encoder import Encoder
 from .rows import rows_table
@@ -134,7 +134,7 @@ def _embed(
         for numbers, pixels, batch_problems in loader:
             problems += batch_problems
             if pixels is not None:
-                vectors = embed_pixels(encoder.model, pixels).cpu().numpy().astype(np.float16)
+                vectors = encode_pixels(encoder.model, pixels).cpu().numpy().astype(np.float16)
                 made.update(zip((keys[number] for number in numbers), vectors, strict=True))
             bar.update(len(numbers) + len(batch_problems))
             late = time.monotonic() - begun > SHARD_SECONDS

@@ -14,7 +14,7 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from ..inference.encode import embed_images, embed_texts
+from ..inference.encode import encode_images, encode_texts
 from ..inference.fingerprints import digest_of_json, weights_digest
 
 Image: TypeAlias = Path | PIL.Image.Image
@@ -77,7 +77,7 @@ class Encoder:
     @cached_property
     def width(self) -> int:
         """Of the shared space; measured, as dual encoders' configurations call it by different names."""
-        return embed_texts(self.model, self.processor, ["width"]).shape[1]
+        return len(encode_texts(self.model, self.processor, "width"))
 
     def encode(self, queries: Sequence[Query]) -> np.ndarray:
         """Queries to vectors: words, an image, or both, which are the normalised sum of their two vectors.
@@ -89,10 +89,10 @@ class Encoder:
         words = [_words_of(query) for query in queries]
         images = [_image_of(query) for query in queries]
         total = torch.zeros(len(queries), self.width)
-        for values, embed in ((words, embed_texts), (images, embed_images)):
+        for values, encode in ((words, encode_texts), (images, encode_images)):
             rows = [row for row, value in enumerate(values) if value is not None]
             if rows:
-                found = embed(self.model, self.processor, [values[row] for row in rows])  # type: ignore[misc]
+                found = encode(self.model, self.processor, [values[row] for row in rows])  # type: ignore[misc]
                 total[rows] += found.cpu()
         return F.normalize(total, dim=-1).numpy()
 

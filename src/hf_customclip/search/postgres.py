@@ -2,7 +2,7 @@
 
     CREATE TABLE images (id text PRIMARY KEY, path text, state text, metadata jsonb, embedding halfvec(512))
 
-with an HNSW index for inner products. A query's vector comes from `evaluation.embed_texts`, and
+with an HNSW index for inner products. A query's vector comes from `inference.encode_texts`, and
 
     SELECT id, path, -(embedding <#> %s) AS score FROM images ORDER BY embedding <#> %s LIMIT 10
 

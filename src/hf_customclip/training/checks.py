@@ -12,7 +12,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy
 
 from .._safetensors import weight_files
-from ..data import load_image_text_dataset
+from ..data import load_with_report
 from ..evaluation.reports import RETRIEVAL_METRICS
 from ..modeling.configuration_custom_clip import CustomClipConfig
 from ..modeling.modeling_custom_clip import CustomClipModel
@@ -41,20 +41,23 @@ def check_sections(config: TrainConfig) -> TrainConfig:
     CustomClipConfig(
         **{name: value for name, value in model.items() if name in fields}
     )  # it knows what is allowed
-    data = checked_values(
-        "data", config.data, types_of_parameters(load_image_text_dataset), ("augmentation",)
-    )
+    reading = types_of_parameters(load_with_report)
+    reading["eval_languages"] = reading["languages"]
+    data = checked_values("data", config.data, reading, ("augmentation",))
     training = checked_values("training", config.training, types_of_fields(CustomClipTrainingArguments))
     _check_metric(training.get("metric_for_best_model"))
     _check_trackers(training.get("report_to"))
     return dataclasses.replace(config, model=model, data=data, training=training)
 
 
-def _check_metric(metric: str | None) -> None:
-    if metric is not None and metric.removeprefix("eval_") not in METRICS:
+def _check_metric(given: str | None) -> None:
+    metric = (given or "rsum").removeprefix("eval_")
+    if not any(
+        metric == known or metric.startswith(f"{known}_") for known in METRICS
+    ):  # "rsum_de": of a language
         raise ValueError(
-            f"training.metric_for_best_model cannot be {metric!r}: evaluation reports no such number."
-            f"{did_you_mean(metric.removeprefix('eval_'), METRICS)}"
+            f"training.metric_for_best_model cannot be {given!r}: evaluation reports no such number."
+            f"{did_you_mean(metric, METRICS)}"
         )
 
 
