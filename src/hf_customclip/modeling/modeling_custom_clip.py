@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_custom_clip import CustomClipConfig
+from .contract_custom_clip import check_contract
 from .encoding_custom_clip import EncodingMixin
 from .freezing_custom_clip import FreezingMixin, is_trained
 from .heads_custom_clip import FeatureInput, build_projection
@@ -146,8 +147,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         """Pixels (batch, channels, height, width) to the tower's output, whose `pooler_output` is the
         projected embedding (batch, projection_dim), not normalised."""
         outputs = self._run_vision_tower(pixel_values, **kwargs)
-        outputs.pooler_output = _project(self._pool(outputs, "vision"), self.visual_projection)
-        return outputs
+        return _with_pooled(outputs, _project(self._pool(outputs, "vision"), self.visual_projection))
 
     @can_return_tuple
     def get_text_features(
@@ -157,12 +157,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         (batch, projection_dim), not normalised."""
         outputs = self._run_text_tower(input_ids, attention_mask, **kwargs)
         pooled = _project(self._pool(outputs, "text", attention_mask), self.text_projection)
-        if "pooler_output" in {field.name for field in fields(outputs)}:
-            outputs.pooler_output = pooled
-            return outputs
-        return BaseModelOutputWithPooling(
-            **{**outputs, "pooler_output": pooled}
-        )  # DistilBERT's has no such field
+        return _with_pooled(outputs, pooled)
 
     def pool_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The image tower's feature (batch, vision_embed_dim): what `image_features` expects."""
@@ -314,6 +309,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         if input_ids.dim() != 2:
             raise ValueError(f"input_ids must have the shape (batch, length), got {tuple(input_ids.shape)}")
         length = input_ids.shape[1]
+        if length == 0:
+            raise ValueError("a text has no tokens: give at least one word, or leave it out")
         if self.max_text_positions is not None and length > self.max_text_positions:
             raise ValueError(
                 f"a text has {length} tokens, and the text tower takes at most {self.max_text_positions}: "
@@ -321,6 +318,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             )
         # A BERT tokenizer sends token_type_ids, which DistilBERT does not take.
         kwargs = {k: v for k, v in kwargs.items() if k in self._text_inputs or k.startswith("output_")}
+        # A decoder would keep what it needs to write on.
+        kwargs |= {name: False for name in ("use_cache", "use_mems") if name in self._text_inputs}
         return self._run("text", input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
     def _run(self, name: str, **inputs: Any) -> Any:
@@ -398,7 +397,9 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         joined = CustomClipConfig.from_vision_text_configs(
             vision_model.config, text_model.config, **{**names, **config}
         )
-        return cls(joined, vision_model=vision_model, text_model=text_model)
+        model = cls(joined, vision_model=vision_model, text_model=text_model)
+        check_contract(model)
+        return model
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -420,6 +421,16 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         super().save_pretrained(save_directory, *args, **kwargs)
         if Path(save_directory, "config.json").is_file():  # else another process saves
             write_sentence_transformers_files(save_directory, self.config.max_text_length)
+
+
+def _with_pooled(outputs: Any, pooled: torch.Tensor) -> BaseModelOutputWithPooling:
+    """Towers have outputs of many classes; a decoder's keeps its cache, DistilBERT's has no `pooler_output`."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=outputs.last_hidden_state,
+        pooler_output=pooled,
+        hidden_states=getattr(outputs, "hidden_states", None),
+        attentions=getattr(outputs, "attentions", None),
+    )
 
 
 def _project(features: torch.Tensor, projection: nn.Module) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
@@ -21,7 +21,7 @@ from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import PairDataset, RetrievalDataset
 from ..data.sampler import NoDuplicatesBatchSampler
-from ..evaluation.retrieval import retrieval_metrics
+from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
 from ..hub.publishing import Publisher
 from .checkpoints import Checkpoints
@@ -75,6 +75,10 @@ class CustomClipTrainer(Trainer):
             data_collator=data_collator,
             **kwargs,
         )
+        if args.early_stopping_patience is not None:
+            self.add_callback(
+                EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
+            )
         self.image_transform = image_transform
         self._scalars = give_scalars_a_row(self.model) if self.is_fsdp_enabled else []
         if data_collator is None:
@@ -159,7 +163,7 @@ class CustomClipTrainer(Trainer):
             raise ValueError("evaluation needs an eval_dataset")
         chosen = known[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
         dataset = known if chosen is None else chosen
-        items = RetrievalDataset(**self.feature_cache.inputs(self.model, dataset, self.data_collator))
+        items = self.feature_cache.retrieval_items(self.model, dataset, self.data_collator)
         # Unbroken stretches: one after the other they are the order that one process has.
         share = np.array_split(np.arange(len(items)), self.args.world_size)[self.args.process_index]
         return self._loader(items, sampler=share.tolist(), batch_size=self.args.eval_batch_size)
@@ -194,14 +198,12 @@ class CustomClipTrainer(Trainer):
     def _training_pairs(self) -> PairDataset:
         assert self.train_dataset is not None
         first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
-        return PairDataset(
-            **self.feature_cache.inputs(
-                self.model,
-                self.train_dataset,
-                self.data_collator,
-                captions_per_image=first,
-                image_transform=self.image_transform,
-            )
+        return self.feature_cache.pairs(
+            self.model,
+            self.train_dataset,
+            self.data_collator,
+            captions_per_image=first,
+            image_transform=self.image_transform,
         )
 
     def _start_heads(self) -> None:
@@ -260,7 +262,8 @@ class CustomClipTrainer(Trainer):
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         own = [torch.cat(parts[name]) for name in _EMBEDDED]
         everyone: Any = [gather_rows(rows, row_counts(rows)) for rows in own]
-        metrics = retrieval_metrics(*everyone) | {"loss": self._eval_loss(*everyone)}
+        languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
+        metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
         predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
         return EvalLoopOutput(
             predictions=predictions,
