@@ -55,7 +55,7 @@ class CustomClipConfig(PretrainedConfig):
         feature_dropout: which share of the features' numbers is dropped in training, before the head.
         standardize_features: the heads begin with a fixed affine layer that gives every number of a feature mean 0
             and variance 1 over the training data; `CustomClipTrainer` sets it from the cached features.
-        vision_embed_dim: width of the image feature; measured on the tower when None.
+        vision_embed_dim, text_embed_dim: widths of the towers' features; measured on the towers when None.
         logit_scale_init_value: log of the inverse temperature; 2.6592 = ln(1/0.07), CLIP's, and under the
             sigmoid loss SigLIP's ln 10 instead. 0 with `learn_logit_scale=False` means no temperature at all.
         logit_bias_init_value: the sigmoid loss's bias, SigLIP's -10; unused by the softmax loss.
@@ -89,6 +89,7 @@ class CustomClipConfig(PretrainedConfig):
     feature_dropout: float = 0.0
     standardize_features: bool = False
     vision_embed_dim: int | None = None
+    text_embed_dim: int | None = None
     logit_scale_init_value: float = 2.6592
     logit_bias_init_value: float = -10.0
     learn_logit_scale: bool = True

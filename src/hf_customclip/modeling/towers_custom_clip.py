@@ -5,7 +5,6 @@ import importlib
 import os
 from typing import Any
 
-import torch
 from torch import nn
 from torchvision import models
 from transformers import (
@@ -140,19 +139,6 @@ def _half_class(config: Any) -> type[PreTrainedModel]:
             "class, and give its folder"
         )
     return min(halves, key=lambda half: len(half.__name__))
-
-
-@torch.no_grad()
-def causal_pooling(tower: PreTrainedModel) -> str | None:
-    """How to pool a text tower whose first position sees no other token, such as CLIP's; else None."""
-    training = tower.training
-    tokens = torch.tensor([[1, 2], [1, 3]], device=tower.device)
-    outputs = tower.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens))
-    tower.train(training)
-    first = outputs.last_hidden_state[:, 0]
-    if not torch.allclose(first[0], first[1], rtol=1e-4, atol=1e-6):
-        return None
-    return "mean" if getattr(outputs, "pooler_output", None) is None else "pooler"
 
 
 def image_input_shape(config: Any) -> tuple[int, int, int]:
