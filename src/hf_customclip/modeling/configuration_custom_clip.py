@@ -8,6 +8,7 @@ nothing but transformers and spells sub-configurations the way that 5.17 and 5.2
 import math
 from typing import Any, ClassVar
 
+import transformers
 from transformers import AutoConfig, PretrainedConfig
 
 PROJECTION_TYPES = ("mlp", "linear")
@@ -34,6 +35,22 @@ class TorchvisionBackboneConfig(PretrainedConfig):
     num_channels: int = 3
     image_size: int = 224
     hidden_size: int | None = None
+
+
+class RemoteTowerConfig(PretrainedConfig):
+    """The settings of a tower whose class is code beside the checkpoint, as they were written.
+
+    Args:
+        settings: among them `auto_map`, which names the file and the class.
+    """
+
+    model_type = "custom_clip_remote_tower"
+
+    settings: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings again, with the version that a configuration around this one takes out."""
+        return {**(self.settings or {}), "transformers_version": transformers.__version__}
 
 
 class CustomClipConfig(PretrainedConfig):
@@ -157,6 +174,8 @@ def _tower_config(value: Any, default: str) -> Any:
     if not isinstance(value, dict):
         return value
     value = dict(value)
+    if "AutoConfig" in (value.get("auto_map") or {}):
+        return RemoteTowerConfig(settings=value)
     model_type = value.pop("model_type", default)
     # By its name and from this very file: with remote code the registered class may be another copy.
     if model_type == TorchvisionBackboneConfig.model_type:
@@ -176,4 +195,4 @@ def _check_positive(name: str, value: Any) -> None:
 
 AutoConfig.register(TorchvisionBackboneConfig.model_type, TorchvisionBackboneConfig, exist_ok=True)
 
-__all__ = ["CustomClipConfig", "TorchvisionBackboneConfig"]
+__all__ = ["CustomClipConfig", "RemoteTowerConfig", "TorchvisionBackboneConfig"]

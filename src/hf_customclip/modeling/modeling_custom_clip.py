@@ -32,6 +32,7 @@ from .losses_custom_clip import (
     softmax_contrastive_loss,
 )
 from .pooling_custom_clip import resolve_feature_parts, tower_feature
+from .remote_code_custom_clip import check_code_files, save_tower_code, with_remote_towers
 from .sentence_transformers_custom_clip import write_sentence_transformers_files
 from .towers_custom_clip import (
     build_tower,
@@ -403,13 +404,15 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             vision_model.config, text_model.config, **{**names, **config}
         )
         model = cls(joined, vision_model=vision_model, text_model=text_model)
+        check_code_files(model)
         check_contract(model)
         return model
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`; what was frozen is frozen again."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        name = pretrained_model_name_or_path
+        loaded = super().from_pretrained(name, *args, **with_remote_towers(cls.config_class, name, kwargs))
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.apply_freeze()
         return loaded
@@ -423,6 +426,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             "AutoModel": f"{own}.{type(self).__name__}",
             "AutoModelForZeroShotImageClassification": f"{own}.{type(self).__name__}",
         }
+        if kwargs.get("is_main_process", True):
+            save_tower_code(self, save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         if Path(save_directory, "config.json").is_file():  # else another process saves
             write_sentence_transformers_files(save_directory, self.config.max_text_length)
