@@ -136,5 +136,5 @@ def test_code_files_of_one_name_are_refused(tmp_path):
     )
     settings = (tower / "config.json").read_text().replace("_bag.", "_custom_clip.")
     (tower / "config.json").write_text(settings)
-    with pytest.raises(ValueError, match="code file (modeling|configuration)_custom_clip.py.*rename it"):
+    with pytest.raises(ValueError, match=r"code file (modeling|configuration)_custom_clip.py.*rename it"):
         join(tmp_path, tower)

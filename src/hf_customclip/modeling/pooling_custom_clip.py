@@ -41,7 +41,10 @@ def resolve_feature_parts(config: CustomClipConfig, vision: PreTrainedModel, tex
         outputs = _outputs(vision, config, "vision", pixel_values=pixels)
         _resolve(config, "vision", [tuple(h.shape) for h in getattr(outputs, "hidden_states", None) or ()])
         config.vision_embed_dim = tower_feature(outputs, config, "vision", None, vision).shape[-1]
-    if config.text_embed_dim is None:
+    if config.text_embed_dim is None and text.device.type == "meta":  # of no data: many ask for values there
+        parts = 1 + len(config.text_feature_layers or ()) + len(config.text_feature_poolings or ())
+        config.text_embed_dim = config.text_config.hidden_size * parts
+    elif config.text_embed_dim is None:
         tokens = torch.ones(1, 2, dtype=torch.long)
         outputs = _outputs(text, config, "text", input_ids=tokens, attention_mask=tokens)
         config.text_embed_dim = tower_feature(outputs, config, "text", tokens, text).shape[-1]
