@@ -4,7 +4,8 @@ names hold their mean; without languages nothing changes; the table names traine
 import pytest
 import torch
 
-from hf_customclip.evaluation.languages import format_language_table, languages_of, metrics_by_language
+from hf_customclip.evaluation.languages import format_language_table, metrics_by_language
+from hf_customclip.evaluation.reports import languages_of
 from hf_customclip.evaluation.retrieval import retrieval_metrics
 
 IMAGES = torch.eye(3)
@@ -16,7 +17,7 @@ LANGUAGES = ["en", "en", "zh", "zh", "en"]
 
 
 def test_by_hand():
-    metrics = metrics_by_language(IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS, LANGUAGES)
+    metrics = metrics_by_language(IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS, languages=LANGUAGES)
     assert metrics["t2i_recall@1_en"] == metrics["i2t_recall@1_en"] == 1
     assert metrics["t2i_recall@1_zh"] == metrics["i2t_recall@1_zh"] == 0
     assert metrics["t2i_recall@5_zh"] == 1 and metrics["t2i_median_rank_zh"] == 2
@@ -26,7 +27,7 @@ def test_by_hand():
 
 
 def test_a_language_alone_is_a_data_set_of_its_own():
-    metrics = metrics_by_language(IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS, LANGUAGES)
+    metrics = metrics_by_language(IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS, languages=LANGUAGES)
     english = torch.tensor([0, 1, 4])
     alone = retrieval_metrics(IMAGES, TEXTS[english], IMAGE_IDS, TEXT_IDS[english])
     assert {name: metrics[f"{name}_en"] for name in alone} == alone
@@ -34,14 +35,16 @@ def test_a_language_alone_is_a_data_set_of_its_own():
 
 @pytest.mark.parametrize("languages", [None, ["en"] * 5])
 def test_one_language_is_plain_retrieval(languages):
-    found = metrics_by_language(IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS, languages)
+    found = metrics_by_language(IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS, languages=languages)
     assert found == retrieval_metrics(IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS)
 
 
 def test_the_table():
     metrics = {
         f"eval_{name}": value
-        for name, value in metrics_by_language(IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS, LANGUAGES).items()
+        for name, value in metrics_by_language(
+            IMAGES, TEXTS, IMAGE_IDS, TEXT_IDS, languages=LANGUAGES
+        ).items()
     }
     table = format_language_table(metrics, trained=["en"], prefix="eval_").splitlines()
     assert [line.split("  ")[0] for line in table[1:]] == [

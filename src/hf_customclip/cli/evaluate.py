@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ HELP = """Measure a model, beside chance: retrieval by the papers' protocol, or 
     hf-customclip evaluate outputs/sample examples/sample
     hf-customclip evaluate user/custom-clip-flickr30k flickr30k/ --split test --plots images/
     hf-customclip evaluate outputs/shop products.csv --shared-captions
+    hf-customclip evaluate outputs/sample examples/sample --by-language
     hf-customclip evaluate outputs/sample examples/sample --label-column group --template "{}"
 
 Retrieval gives recalls both ways with their 95 % intervals, ranks and rsum. A model that this package trained
@@ -69,6 +71,10 @@ def evaluate(
     split: SplitOption = "test",
     overlap: OverlapOption = OverlapPolicy.refuse,
     shared_captions: SharedCaptions = False,
+    by_language: Annotated[
+        bool,
+        typer.Option("--by-language", help="Measure each language of the captions alone, and their mean."),
+    ] = False,
     label_column: Annotated[
         str | None, typer.Option(help="Classify: the column that holds the images' classes.")
     ] = None,
@@ -89,8 +95,11 @@ def evaluate(
     """Measure one split, print, and write what was asked for."""
     about = {"dataset_type": Path(data).name, "dataset_name": Path(data).name, "dataset_split": split}
     if label_column is None:
+        if by_language and not data_options.languages:
+            data_options = replace(data_options, languages=["all"])
         held_out = load_held_out([model], data, split, data_options, overlap)
-        measured = _retrieval(model, held_out, shared_captions, batch_size, about)
+        measure = _by_language if by_language else partial(_retrieval, shared_captions=shared_captions)
+        measured = measure(model, held_out, batch_size=batch_size, about=about)
     else:
         measured = _classification(model, data, split, label_column, template, batch_size, about)
     metrics = {f"eval_{name}": value for name, value in measured.metrics.items()}
@@ -154,13 +163,38 @@ def compare(
 
 def _embed(model: str, held_out: HeldOut, batch_size: int) -> tuple[Any, list[RetrievalRanks]]:
     """The split's embeddings, and its ranks by the papers' protocol and with shared captions."""
+    from ..data.shared_captions import text_groups
     from ..evaluation import embed_dataset, ranks_both_ways
-    from ..evaluation.shared_captions import text_groups
     from ..inference.load_model import load_model
 
     embedded = embed_dataset(*load_model(model), held_out.dataset, batch_size)
     sides = embedded.image_embeds, embedded.text_embeds, embedded.image_ids, embedded.text_image_ids
     return embedded, [ranks_both_ways(*sides), ranks_both_ways(*sides, text_groups(held_out.dataset))]
+
+
+def _by_language(model: str, held_out: HeldOut, batch_size: int, about: dict[str, Any]) -> Measured:
+    """Each language alone, and as the numbers of the whole their mean."""
+    from ..evaluation import embed_dataset, retrieval_eval_results
+    from ..evaluation.languages import format_language_table
+    from ..evaluation.plots import write_retrieval_plots
+    from ..evaluation.reports import languages_of
+    from ..inference.load_model import load_model
+
+    embedded = embed_dataset(*load_model(model), held_out.dataset, batch_size)
+    metrics = embedded.metrics()
+    if not languages_of(metrics):
+        raise ValueError(
+            "The captions are in one language, or do not tell theirs: --by-language needs columns such as "
+            "captions_de or a column named language."
+        )
+    size = f"{len(held_out.dataset)} images, {len(embedded.text_embeds)} captions"
+    return Measured(
+        metrics,
+        f"{size}\n{format_language_table(metrics, held_out.languages)}",
+        retrieval_eval_results(metrics, **about),
+        partial(write_retrieval_plots, dataset=held_out.dataset, embedded=embedded),
+        held_out.notes,
+    )
 
 
 def _retrieval(

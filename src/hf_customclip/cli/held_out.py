@@ -42,12 +42,14 @@ class HeldOut:
         notes: what a reader of the numbers must know.
         trained: how many of its images a model was trained on, after what was dropped.
         alike: how many look nearly like one trained on.
+        languages: those that the first model was trained on, where it knows them.
     """
 
     dataset: Dataset
     notes: list[str] = field(default_factory=list)
     trained: int = 0
     alike: int = 0
+    languages: list[str] | None = None
 
 
 def load_held_out(
@@ -66,6 +68,8 @@ def load_held_out(
     recorded = _usable(known, source, options) if known else {}
     dataset, report = options.load(source, split, **recorded)
     found = HeldOut(dataset, [f"splits: {report.split_rule}"])
+    if known is not None:
+        found.languages = known.options.get("languages")
     if recorded:
         found.notes.append(f"as the model was trained: {as_flags(recorded)}")
     for model, record in records.items():

@@ -102,8 +102,10 @@ def no_caption(name: str, wanted: Wanted) -> Case:
 
 def wanted_languages(languages: str | Sequence[str] | None) -> Wanted:
     """The languages asked for, spelt as this package spells them."""
-    if languages is None or languages == "all":
-        return "all" if languages else None
+    if languages is None:
+        return None
     if isinstance(languages, str):
         languages = [languages]
+    if "all" in languages:
+        return "all"
     return [spelt_language(name) or UNKNOWN for name in languages]

@@ -48,6 +48,7 @@ class CaptionTable:
         first: (rows + 1,) the caption number at which each row's begin.
         image_ids: (rows,) a small integer for each distinct `image_id`.
         names: the distinct `image_id`s, which those integers index.
+        languages: of each caption, where the column `languages` tells them.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -59,6 +60,8 @@ class CaptionTable:
         counts_of_rows = np.concatenate([np.zeros(0, dtype=np.int64), *counts])
         self.first = np.concatenate([[0], np.cumsum(np.nan_to_num(counts_of_rows))]).astype(np.int64)
         ids = np.asarray(dataset.with_format(None)["image_id"][:])
+        told = dataset.with_format(None)["languages"] if "languages" in dataset.column_names else None
+        self.languages = None if told is None else [language for row in told for language in row]
         self.names, inverse = np.unique(ids, return_inverse=True)
         self.image_ids = inverse.reshape(-1)
 

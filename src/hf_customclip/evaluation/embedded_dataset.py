@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..data.pairs import CaptionTable, ImageColumn
 from ..inference.encode import DualEncoder, encode_images, encode_texts
-from .retrieval import retrieval_metrics
+from .languages import metrics_by_language
 
 
 @dataclass
@@ -24,16 +24,19 @@ class EmbeddedDataset:
         text_embeds: `[captions, d]`, row after row.
         image_ids: `[rows]`, a small integer for each distinct image.
         text_image_ids: `[captions]`, the image that each caption describes.
+        languages: of each caption, where the data tell them.
     """
 
     image_embeds: Tensor
     text_embeds: Tensor
     image_ids: Tensor
     text_image_ids: Tensor
+    languages: list[str] | None = None
 
     def metrics(self) -> dict[str, float]:
-        """`retrieval_metrics` of these embeddings."""
-        return retrieval_metrics(self.image_embeds, self.text_embeds, self.image_ids, self.text_image_ids)
+        """`retrieval_metrics` of these embeddings; of several languages, each one's and their mean."""
+        sides = self.image_embeds, self.text_embeds, self.image_ids, self.text_image_ids
+        return metrics_by_language(*sides, languages=self.languages)
 
 
 def embed_dataset(
@@ -57,4 +60,5 @@ def embed_dataset(
         text_embeds=encode_texts(model, processor, captions, batch_size=batch_size),
         image_ids=image_ids.to(model.device),
         text_image_ids=image_ids.repeat_interleave(captions_of_rows).to(model.device),
+        languages=table.languages,
     )

@@ -1,11 +1,13 @@
 """Retrieval measured language by language, for data whose captions tell theirs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from .reports import align
+from .chance import retrieval_chance
+from .reports import align, languages_of
 from .retrieval import RECALL_AT, ArrayLike, retrieval_metrics
 
 
@@ -14,7 +16,9 @@ def metrics_by_language(
     text_embeds: ArrayLike,
     image_ids: ArrayLike,
     text_image_ids: ArrayLike,
+    *,
     languages: Sequence[str] | None,
+    measure: Callable[[Tensor, Tensor, Tensor, Tensor], dict[str, float]] = retrieval_metrics,
 ) -> dict[str, float]:
     """`retrieval_metrics` of each language alone, such as `t2i_recall@1_zh`, and their mean as `t2i_recall@1`.
 
@@ -23,29 +27,46 @@ def metrics_by_language(
 
     Args:
         languages: of each text; with None, or where all are equal, the result is `retrieval_metrics`' own.
+        measure: what to measure in place of `retrieval_metrics`, such as `corrected_retrieval_metrics` with a bank.
 
     The other arguments and errors are those of `retrieval_metrics`.
     """
-    names = sorted(set(languages or ()))
-    if len(names) < 2:
-        return retrieval_metrics(image_embeds, text_embeds, image_ids, text_image_ids)
-    image_embeds, text_embeds = torch.as_tensor(image_embeds), torch.as_tensor(text_embeds)
-    image_ids, text_image_ids = torch.as_tensor(image_ids), torch.as_tensor(text_image_ids)
-    spoken = np.asarray(languages)
-    found: dict[str, dict[str, float]] = {}
-    for name in names:
-        chosen = torch.as_tensor(spoken == name, device=text_embeds.device)
-        ids = text_image_ids[chosen]
-        shown = torch.isin(image_ids, ids)
-        found[name] = retrieval_metrics(image_embeds[shown], text_embeds[chosen], image_ids[shown], ids)
-    metrics = {key: float(np.mean([one[key] for one in found.values()])) for key in found[names[0]]}
+    images, texts = torch.as_tensor(image_embeds), torch.as_tensor(text_embeds)
+    found = {
+        name: measure(images[shown], texts[chosen], ids, text_ids)
+        for name, shown, chosen, ids, text_ids in _each_language(image_ids, text_image_ids, languages)
+    }
+    metrics = _mean(list(found.values()))
+    if len(found) == 1:
+        return metrics
     return metrics | {f"{key}_{name}": value for name, one in found.items() for key, value in one.items()}
 
 
-def languages_of(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
-    """The languages that metrics were measured in, by the names `{prefix}rsum_{language}`."""
-    start = f"{prefix}rsum_"
-    return [name.removeprefix(start) for name in metrics if name.startswith(start)]
+def chance_by_language(
+    image_ids: ArrayLike, text_image_ids: ArrayLike, *, languages: Sequence[str] | None
+) -> dict[str, float]:
+    """`retrieval_chance` in each language alone, their mean."""
+    parts = _each_language(image_ids, text_image_ids, languages)
+    return _mean([retrieval_chance(ids, text_ids) for _, _, _, ids, text_ids in parts])
+
+
+def _mean(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([one[key] for one in metrics])) for key in metrics[0]}
+
+
+def _each_language(
+    image_ids: ArrayLike, text_image_ids: ArrayLike, languages: Sequence[str] | None
+) -> Iterator[tuple[str, Tensor, Tensor, Tensor, Tensor]]:
+    """Each language with the rows of its images and texts (truth values), and their ids."""
+    ids, text_ids = torch.as_tensor(image_ids), torch.as_tensor(text_image_ids)
+    spoken = np.full(len(text_ids), "") if languages is None else np.asarray(languages)
+    names = sorted(set(spoken.tolist()))
+    for name in names:
+        chosen = torch.as_tensor(spoken == name, device=text_ids.device)
+        shown = (
+            torch.isin(ids, text_ids[chosen]) if len(names) > 1 else torch.ones_like(ids, dtype=torch.bool)
+        )
+        yield name, shown, chosen, ids[shown], text_ids[chosen]
 
 
 def format_language_table(

@@ -106,9 +106,20 @@ def retrieval_eval_results(
         if metric != "mean_rank"
         for way, label in WAYS.items()
     } | {"rsum": "Sum of the six recalls (of 600)"}
-    values = {key: metrics[prefix + key] for key in named}
     task = ("image-text-retrieval", "Image-text retrieval")
-    return _eval_results(task, values, named, dataset_type, dataset_name, dataset_split)
+    results = []
+    for language in ["", *languages_of(metrics, prefix)]:
+        end = language and f"_{language}"
+        values = {f"{key}{end}": metrics[f"{prefix}{key}{end}"] for key in named}
+        names = {f"{key}{end}": f"{name} ({language})" if language else name for key, name in named.items()}
+        results += _eval_results(task, values, names, dataset_type, dataset_name, dataset_split)
+    return results
+
+
+def languages_of(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
+    """The languages that metrics were measured in, by the names `{prefix}rsum_{language}`."""
+    start = f"{prefix}rsum_"
+    return [name.removeprefix(start) for name in metrics if name.startswith(start)]
 
 
 def classification_eval_results(

@@ -12,7 +12,7 @@ from .._files import read_json, write_text
 from .._safetensors import count_parameters, read_headers, weight_files
 from .errors import CLIENT_ERRORS
 from .known_data import DataDescription, hub_id_of
-from .results import RetrievalResult, newest_results
+from .results import LANGUAGE_NAMES, RetrievalResult, newest_results
 
 if TYPE_CHECKING:
     from ..modeling.configuration_custom_clip import CustomClipConfig
@@ -45,10 +45,6 @@ HISTORY_COLUMNS = {
     "eval_i2t_recall@1": "image to text R@1", "eval_t2i_recall@1": "text to image R@1", "eval_rsum": "rsum",
 }  # fmt: skip
 MAX_HISTORY_ROWS = 12
-LANGUAGE_NAMES = {
-    "de": "German", "en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "ja": "Japanese",
-    "ko": "Korean", "pt": "Portuguese", "ru": "Russian", "zh": "Chinese",
-}  # fmt: skip
 
 
 def write_model_card(

@@ -8,8 +8,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from ..evaluation.reports import RETRIEVAL_METRICS, WAYS, retrieval_eval_results
+from ..evaluation.reports import RETRIEVAL_METRICS, WAYS, languages_of, retrieval_eval_results
 from .known_data import DataDescription
+
+LANGUAGE_NAMES = {
+    "ar": "Arabic", "bn": "Bengali", "da": "Danish", "de": "German", "en": "English", "es": "Spanish",
+    "fi": "Finnish", "fr": "French", "hi": "Hindi", "hu": "Hungarian", "it": "Italian", "ja": "Japanese",
+    "ko": "Korean", "nl": "Dutch", "pl": "Polish", "pt": "Portuguese", "ru": "Russian", "sv": "Swedish",
+    "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class RetrievalResult:
         if self.num_images is not None and self.num_captions is not None:
             held_out = ", held out" if self.split in ("test", "val", "validation") else ""
             sentences.insert(0, f"{self.num_images:,} images and {self.num_captions:,} captions{held_out}.")
+            if languages_of(self.metrics):
+                sentences.append("Each language is measured alone; the first table holds their mean.")
             if self.num_images != 1000:
                 sentences.append("With so many candidates they do not compare with those over 1,000.")
         return " ".join(sentences)
@@ -60,6 +69,19 @@ class RetrievalResult:
                     cells = [_number(values, f"{way}_recall@{k}", 100, intervals) for k in (1, 5, 10)]
                     rows.append([title, *cells, f"{values[f'{way}_median_rank']:.1f}"])
         return rows
+
+    @property
+    def language_rows(self) -> list[list[str]]:
+        """Table rows of each language's recalls in per cent, text to image and image to text, and rsum."""
+        names = [f"{way}_recall@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)]
+        return [
+            [
+                LANGUAGE_NAMES.get(language, language),
+                *(_number(self.metrics, f"{name}_{language}", 100, None) for name in names),
+                _number(self.metrics, f"rsum_{language}", 1, None),
+            ]
+            for language in languages_of(self.metrics)
+        ]
 
     @property
     def rsum(self) -> str:
@@ -104,6 +126,7 @@ def newest_results(
         measured = [entry for entry in log_history if needed <= entry.keys()]
         measured = [entry for entry in measured if entry["step"] == best_step] or measured
         if measured:
-            metrics = {name: measured[-1][prefix + name] for name in RETRIEVAL_METRICS}
+            entry = {key.removeprefix(prefix): value for key, value in measured[-1].items()}
+            metrics = {key: value for key, value in entry.items() if key.startswith(RETRIEVAL_METRICS)}
             results.append(RetrievalResult(metrics, split, data=data, **(about or {}).get(split, {})))
     return results

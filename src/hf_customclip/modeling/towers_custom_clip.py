@@ -1,23 +1,33 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """Towers: how any pretrained encoder is built, loaded, pooled and taken apart into layer groups."""
 
+import importlib
 import os
 from typing import Any
 
-import torch
 from torch import nn
 from torchvision import models
 from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoModel,
-    AutoModelForTextEncoding,
     PreTrainedModel,
 )
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from .configuration_custom_clip import TorchvisionBackboneConfig
 from .modeling_torchvision_backbone import TorchvisionBackboneModel
 from .names_custom_clip import did_you_mean
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+POSITION_EMBEDDINGS = (
+    "position_embeddings",
+    "position_embedding",
+    "positions_embed",
+    "embed_positions",
+    "wpe",
+)
 
 
 def build_tower(config: Any) -> PreTrainedModel:
@@ -25,7 +35,7 @@ def build_tower(config: Any) -> PreTrainedModel:
     # By name, not by class: with remote code the registered class may be another copy of this file's.
     if config.model_type == TorchvisionBackboneConfig.model_type:
         return TorchvisionBackboneModel(config)
-    return _auto_class(config).from_config(config)
+    return tower_class(config)._from_config(config)
 
 
 def load_vision_tower(
@@ -61,9 +71,9 @@ def _load_tower(
         )
     config = tower_config(name, kind, **kwargs)
     if weights is None:
-        tower = _auto_class(config).from_config(config)
+        tower = tower_class(config, **kwargs)._from_config(config)
     else:
-        tower, info = _auto_class(config).from_pretrained(
+        tower, info = tower_class(config, **kwargs).from_pretrained(
             name, config=config, output_loading_info=True, **kwargs
         )
         tower.missing_keys = sorted(info["missing_keys"])
@@ -88,30 +98,59 @@ def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
             f"No {kind} tower {str(name)!r}: it must be {torchvision}a folder or a Hub id that transformers' "
             f"AutoModel can load.{hint} ({str(error).splitlines()[0]})"
         ) from error
-    return getattr(config, f"{kind}_config", config)
+    config = getattr(config, f"{kind}_config", config)
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0  # a masked autoencoder would hide most of every image
+    return config
 
 
-def _auto_class(config: Any) -> Any:
+def tower_class(config: Any, trust_remote_code: bool = False, **kwargs: Any) -> type[PreTrainedModel]:
+    """The encoder's class that belongs to a configuration.
+
+    Args:
+        trust_remote_code, kwargs: those of `from_pretrained`, for code that lies beside the tower's weights.
+
+    Raises:
+        ValueError: transformers has none.
+    """
+    if trust_remote_code and type(config).__module__.startswith("transformers_modules."):
+        reference = config.auto_map["AutoModel"]
+        hub = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
+        found = get_class_from_dynamic_module(reference, config.name_or_path, **hub)
+        AutoModel.register(type(config), found, exist_ok=True)
+        return found
     if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
-        return AutoModelForTextEncoding  # of an encoder-decoder such as T5 the encoder alone
+        return _one(MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)])  # of T5 and its kin the encoder alone
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
-            f"a tower must be an encoder, and transformers offers none of {config.model_type!r} alone"
+            f"a tower must be an encoder, and transformers offers none of {config.model_type!r} alone: choose an "
+            "encoder, or a decoder without one"
         )
-    return AutoModel
+    if type(config) in MODEL_MAPPING:
+        return _one(MODEL_MAPPING[type(config)])
+    return _half_class(config)
 
 
-@torch.no_grad()
-def causal_pooling(tower: PreTrainedModel) -> str | None:
-    """How to pool a text tower whose first position sees no other token, such as CLIP's; else None."""
-    training = tower.training
-    tokens = torch.tensor([[1, 2], [1, 3]], device=tower.device)
-    outputs = tower.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens))
-    tower.train(training)
-    first = outputs.last_hidden_state[:, 0]
-    if not torch.allclose(first[0], first[1], rtol=1e-4, atol=1e-6):
-        return None
-    return "mean" if getattr(outputs, "pooler_output", None) is None else "pooler"
+def _one(classes: Any) -> Any:
+    return classes[0] if isinstance(classes, (tuple, list)) else classes
+
+
+def _half_class(config: Any) -> type[PreTrainedModel]:
+    """The half of a dual encoder that AutoModel does not offer, such as BLIP's `BlipVisionModel`."""
+    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    halves = [
+        value
+        for name, value in vars(module).items()
+        if name.endswith(("TextModel", "VisionModel"))
+        and getattr(value, "config_class", None) is type(config)
+        and value.__module__ == module.__name__
+    ]
+    if not halves:
+        raise ValueError(
+            f"transformers has no encoder for a {type(config).__name__}: save the part that you mean by its own "
+            "class, and give its folder"
+        )
+    return min(halves, key=lambda half: len(half.__name__))
 
 
 def image_input_shape(config: Any) -> tuple[int, int, int]:
@@ -127,11 +166,10 @@ def image_input_shape(config: Any) -> tuple[int, int, int]:
 def max_text_positions(tower: nn.Module) -> int | None:
     """How many tokens the text tower takes; None where its positions are relative."""
     for name, module in tower.named_modules():
-        if name.split(".")[-1] in ("position_embeddings", "position_embedding") and isinstance(
-            module, nn.Embedding
-        ):
-            # RoBERTa and its kin begin to count after the padding index.
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        if name.split(".")[-1] in POSITION_EMBEDDINGS and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin begin to count after the padding index, OPT at an offset.
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - getattr(module, "offset", unused)
     return None
 
 

@@ -13,7 +13,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput, seed_worker
@@ -23,7 +23,7 @@ from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import ImageCaptionsDataset, PairDataset, RetrievalDataset
 from ..data.sampler import ImageBatchSampler, NoDuplicatesBatchSampler
 from ..evaluation.corrected import corrected_retrieval_metrics
-from ..evaluation.retrieval import retrieval_metrics
+from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
 from ..hub.publishing import Publisher
 from ..inference.hubness import HubnessBank
@@ -81,6 +81,10 @@ class CustomClipTrainer(Trainer):
             data_collator=data_collator,
             **kwargs,
         )
+        if args.early_stopping_patience is not None:
+            self.add_callback(
+                EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
+            )
         self.image_transform = image_transform
         self.average: WeightAverage | None = None
         self._scalars = give_scalars_a_row(self.model) if self.is_fsdp_enabled else []
@@ -323,7 +327,8 @@ class CustomClipTrainer(Trainer):
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         own = [torch.cat(parts[name]) for name in _EMBEDDED]
         everyone: Any = [gather_rows(rows, row_counts(rows)) for rows in own]
-        metrics = retrieval_metrics(*everyone) | {"loss": self._eval_loss(*everyone)}
+        languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
+        metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
         if (bank := self._hubness_bank()) is not None:
             metrics |= corrected_retrieval_metrics(*everyone, bank)
         predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
