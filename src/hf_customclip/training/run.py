@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,10 +24,11 @@ from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.load_model import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
-from ..modeling.names_custom_clip import did_you_mean
 from ..modeling.processing_custom_clip import CustomClipProcessor
 from .callbacks import ChanceLossCallback, OverfittingCallback
-from .config import TrainConfig, checked_fields
+from .checks import check_processor_options, check_sections, check_splits, prepare_output_folder
+from .config import TrainConfig
+from .progress_table import show_progress_table
 from .trainer import CustomClipTrainer
 from .training_args import CustomClipTrainingArguments
 
@@ -39,21 +39,27 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     Returns:
         The metrics that also land in `all_results.json`.
     """
-    given = checked_fields(CustomClipTrainingArguments, config.training, "training")
-    args = CustomClipTrainingArguments(**{"disable_tqdm": not sys.stderr.isatty(), **given})
+    config = check_sections(config)
+    args = CustomClipTrainingArguments(**{"disable_tqdm": not sys.stderr.isatty(), **config.training})
+    prepare_output_folder(args)
     set_seed(args.seed)  # Trainer does it too, but after the heads have got their random weights
     data = dict(config.data)
     augmentation = build_augmentation(data.pop("augmentation", None))
     splits, found = _load_splits(data)
+    check_splits(splits, args)
+    processor = _build_processor(config)
+    check_processor_options(processor.image_processor, config.processor)
     trainer = CustomClipTrainer(
         model=_build_model(config.model),
         args=args,
         train_dataset=splits["train"],
         eval_dataset=splits.get("validation"),
-        processing_class=_build_processor(config),
+        processing_class=processor,
         image_transform=augmentation,
         callbacks=[ChanceLossCallback(), OverfittingCallback()],
     )
+    if not args.show_step_logs:
+        show_progress_table(trainer)
     sizes = {name: len(split) for name, split in splits.items()}
     description = describe_data(str(config.data["source"]), sizes)
     if found.languages:
@@ -89,16 +95,9 @@ def _load_splits(data: dict[str, Any]) -> tuple[DatasetDict, DataReport]:
     """The splits, and what was found; `eval_languages` are those of all splits but train."""
     data = dict(data)
     eval_languages = data.pop("eval_languages", None)
-    known = list(inspect.signature(load_with_report).parameters)
-    for name in data:
-        if name not in known:
-            hint = did_you_mean(name, [*known, "eval_languages", "augmentation"])
-            raise ValueError(f"data.{name} is not known.{hint}")
     loaded, report = load_with_report(**data)
     splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
-    if "train" not in splits:
-        raise ValueError(f"The data have no train split, only {', '.join(splits)}.")
-    if eval_languages is not None:
+    if eval_languages is not None and "train" in splits:
         measured, _ = load_with_report(**{**data, "languages": eval_languages})
         splits = DatasetDict({**measured, "train": splits["train"]})
     return splits, report

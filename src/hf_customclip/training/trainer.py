@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
@@ -75,6 +75,10 @@ class CustomClipTrainer(Trainer):
             data_collator=data_collator,
             **kwargs,
         )
+        if args.early_stopping_patience is not None:
+            self.add_callback(
+                EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
+            )
         self.image_transform = image_transform
         self._scalars = give_scalars_a_row(self.model) if self.is_fsdp_enabled else []
         if data_collator is None:
