@@ -22,7 +22,7 @@ def shared_signal(rows=400, seed=0):
 
 
 def numpy_similarities(x, y):
-    """Ridge CCA by an eigenvalue problem, in another way than the package's: sum of rho * a * b."""
+    """Ridge CCA by an eigenvalue problem, in another way than the package's: sum of rho² * a * b."""
     x, y = x - x.mean(0), y - y.mean(0)
     xx, yy, xy = x.T @ x / len(x), y.T @ y / len(y), x.T @ y / len(x)
     xx, yy = (c + RIDGE * np.eye(len(c)) * np.trace(c) / len(c) for c in (xx, yy))
@@ -30,7 +30,7 @@ def numpy_similarities(x, y):
     b = b.real / np.sqrt(np.einsum("ij,ik,kj->j", b.real, yy, b.real))
     rho = np.sqrt(np.clip(values.real, 1e-18, None))
     a = np.linalg.solve(xx, xy) @ b / rho
-    left, right = (x @ a) * np.sqrt(rho), (y @ b) * np.sqrt(rho)
+    left, right = (x @ a) * rho, (y @ b) * rho
     return (left / np.linalg.norm(left, axis=1, keepdims=True)) @ (
         right / np.linalg.norm(right, axis=1, keepdims=True)
     ).T

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset, Image, IterableDataset
 
 from .preparation import open_rgb
-from .sampler import ImageItem
+from .sampler import ImageBatchSampler, ImageItem, NoDuplicatesBatchSampler
 
+FEATURES_AT_ONCE, IMAGES_AT_ONCE = 8192, 1024
 COLUMNS = ("image", "captions", "image_id")
 
 
 def check_columns(dataset: Dataset) -> None:
-    """A ValueError that says which columns are missing and how to get them."""
+    """A ValueError that says which columns are missing and how to get them, or what to do with a stream."""
+    if isinstance(dataset, IterableDataset):
+        raise ValueError(
+            "A stream cannot be trained on or measured on as it is: load it with streaming=False, or turn it into "
+            "features first (hf-customclip features extract) and train on those."
+        )
     missing = [name for name in COLUMNS if name not in dataset.column_names]
     if missing:
         raise ValueError(
@@ -164,6 +170,18 @@ class PairDataset(_Rows):
             "text_features": self.text_features[numbers],
         }
 
+    def batch_sampler(self, batch_size: int, **options: Any) -> NoDuplicatesBatchSampler:
+        """Duplicate-free batches; options as those of `NoDuplicatesBatchSampler`."""
+        return NoDuplicatesBatchSampler(self.table.captions_of_images(), batch_size, **options)
+
+    def feature_batches(self, captions_per_image: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Image and text features, row by row a pair, of the first so many captions of every image."""
+        captions = self.table.first_captions(captions_per_image).tolist()
+        for first in range(0, len(captions), FEATURES_AT_ONCE):
+            batch = self.__getitems__(captions[first : first + FEATURES_AT_ONCE])
+            assert isinstance(batch, dict), "features of both towers are not cached"
+            yield batch["image_features"], batch["text_features"]
+
 
 class ImageCaptionsDataset(_Rows):
     """One example for every image that is asked for: a view of it with some of its captions.
@@ -224,6 +242,25 @@ class ImageCaptionsDataset(_Rows):
             "image_features": self._images_in_views(rows, np.array([view for view, _ in items])),
             "text_features": self.text_features[captions],
         }
+
+    def batch_sampler(self, batch_size: int, **options: Any) -> ImageBatchSampler:
+        """Batches of images; options as those of `ImageBatchSampler`."""
+        images = self.table.captions_of_images()
+        return ImageBatchSampler(images, batch_size, num_views=self.num_views, **options)
+
+    def feature_batches(
+        self, captions_per_image: int | None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Features of images, of their first so many captions, and the image of each caption in the batch."""
+        captions = (of_image[:captions_per_image] for of_image in self.table.captions_of_images())
+        items: list[ImageItem] = [(0, tuple(of_image)) for of_image in captions if of_image]
+        for first in range(0, len(items), IMAGES_AT_ONCE):
+            chosen = items[first : first + IMAGES_AT_ONCE]
+            batch = self.__getitems__(chosen)
+            assert isinstance(batch, dict), "features of both towers are not cached"
+            counts = torch.tensor([len(numbers) for _, numbers in chosen])
+            owners = torch.arange(len(chosen)).repeat_interleave(counts)
+            yield batch["image_features"], batch["text_features"], owners
 
     def _images_in_views(self, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         assert self.image_features is not None

@@ -6,20 +6,18 @@ go further than from random ones: benchmarks/flickr8k.md and benchmarks/sample_r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 
-from ..data.pairs import ImageCaptionsDataset
+from ..data.pairs import ImageCaptionsDataset, PairDataset
+from ..features.shard_dataset import FeatureShards
 from ..modeling.heads_custom_clip import LinearProjection, MlpProjection
 
 Head = LinearProjection | MlpProjection
 # Added to both covariances, in units of the mean variance of a feature.
-RIDGE = 2.0
-IMAGES_AT_ONCE = 1024
+RIDGE = 1.0
 # Singular vectors beyond those that are used, and power iterations, of the randomised SVD (Halko et al. 2011).
 OVERSAMPLING, ITERATIONS = 32, 4
 SMALLEST_DEVIATION = 1e-6
@@ -35,21 +33,16 @@ class FeatureBatch:
 
 
 class CachedFeatures:
-    """The cached features of a data set, first captions of every image, in batches; iterated as often as needed."""
+    """The cached features of a data set, of the first captions of every image, in batches; iterated again and again."""
 
-    def __init__(self, dataset: ImageCaptionsDataset, captions_per_image: int | None) -> None:
-        self.dataset = dataset
-        captions = (of_image[:captions_per_image] for of_image in dataset.table.captions_of_images())
-        self.items = [(0, tuple(of_image)) for of_image in captions if of_image]
+    def __init__(
+        self, dataset: ImageCaptionsDataset | PairDataset | FeatureShards, captions_per_image: int | None
+    ) -> None:
+        self.dataset, self.captions_per_image = dataset, captions_per_image
 
-    def __iter__(self) -> Any:
-        for first in range(0, len(self.items), IMAGES_AT_ONCE):
-            items = self.items[first : first + IMAGES_AT_ONCE]
-            batch = self.dataset.__getitems__(items)
-            assert isinstance(batch, dict)
-            counts = torch.from_numpy(np.array([len(captions) for _, captions in items]))
-            owners = torch.arange(len(items)).repeat_interleave(counts)
-            yield FeatureBatch(batch["image_features"], batch["text_features"], owners)
+    def __iter__(self) -> Iterator[FeatureBatch]:
+        for images, texts, *owners in self.dataset.feature_batches(self.captions_per_image):
+            yield FeatureBatch(images, texts, *(owners or [torch.arange(len(texts))]))
 
 
 @torch.no_grad()
@@ -71,9 +64,9 @@ def start_heads_at_cca(
 ) -> None:
     """Set both heads so that they project onto the canonical directions, each weighted by its correlation.
 
-    The images' and texts' cosine is then a sum over canonical pairs, each times its correlation. What the heads
-    do to features first, such as standardising them, is done here too. Without a bias in the heads, a mean that is
-    left is taken away by taking away its direction.
+    On Flickr8k's dev split that beats its square root by 6 points of rsum, and by 10 with the hubness correction (at
+    ridge 1; 0.3 and 2 are worse). What the heads do to features first, such as standardising them, is done here too.
+    Without a bias in the heads, a mean that is left is taken away by taking away its direction.
     """
     heads = (image_head, text_head)
     means = [mean for mean, _ in _statistics(batches, heads)]
@@ -143,10 +136,9 @@ def _canonical_maps(
     whitened = torch.linalg.solve_triangular(x_root, across, upper=False)
     whitened = torch.linalg.solve_triangular(y_root, whitened.T.contiguous(), upper=False).T
     left, correlations, right = _strongest_directions(whitened, size)
-    weights = correlations.sqrt()
     return (
-        torch.linalg.solve_triangular(x_root.T, left, upper=True) * weights,
-        torch.linalg.solve_triangular(y_root.T, right, upper=True) * weights,
+        torch.linalg.solve_triangular(x_root.T, left, upper=True) * correlations,
+        torch.linalg.solve_triangular(y_root.T, right, upper=True) * correlations,
     )
 
 

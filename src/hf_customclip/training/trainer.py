@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ from transformers.trainer_utils import EvalLoopOutput, TrainOutput, seed_worker
 from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import ImageCaptionsDataset, PairDataset, RetrievalDataset
-from ..data.sampler import ImageBatchSampler, NoDuplicatesBatchSampler
 from ..evaluation.corrected import corrected_retrieval_metrics
 from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
+from ..features.shard_dataset import FeatureShards
 from ..hub.publishing import Publisher
 from ..inference.hubness import HubnessBank
 from .checkpoints import Checkpoints
@@ -38,7 +38,7 @@ from .layer_rates import rate_factors, split_by_rate
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .training_args import CustomClipTrainingArguments
 
-D = TypeVar("D", ImageCaptionsDataset, PairDataset)
+TrainingData = ImageCaptionsDataset | PairDataset | FeatureShards
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
@@ -60,7 +60,7 @@ class CustomClipTrainer(Trainer):
         model: Any = None,
         args: CustomClipTrainingArguments | None = None,
         data_collator: Any = None,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | FeatureShards | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: Any = None,
         image_transform: Callable[[Any], Any] | None = None,
@@ -129,7 +129,7 @@ class CustomClipTrainer(Trainer):
         decay = self.args.ema_decay
         # Without data, training says so itself.
         averages = decay is not None and not self._in_shards() and self.train_dataset is not None
-        if not averages or not self._training_images().is_cached:
+        if not averages or not self._training_data().is_cached:
             yield
             return
         assert decay is not None
@@ -174,27 +174,17 @@ class CustomClipTrainer(Trainer):
         """Batches of images with their chosen captions, or of pairs without duplicates; this process's share."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
-        dataset: ImageCaptionsDataset | PairDataset
-        if self.args.batch_of == "images":
-            dataset = self._training_images()
-        else:
-            dataset = self._training_data(self.feature_cache.pairs)
-        self.step.image_names = dataset.table.names
-        options: dict[str, Any] = {
-            "captions_per_image": self.args.captions_per_image,
-            "caption_sampling": self.args.caption_sampling,
-            "drop_last": self.args.dataloader_drop_last,
-            "seed": self.args.seed if self.args.data_seed is None else self.args.data_seed,
-            "process_index": self.args.process_index,
-            "num_processes": self.args.world_size,
-        }
-        images = dataset.table.captions_of_images()
-        sampler: ImageBatchSampler | NoDuplicatesBatchSampler
-        if isinstance(dataset, ImageCaptionsDataset):
-            options["num_views"] = dataset.num_views
-            sampler = ImageBatchSampler(images, self._train_batch_size, **options)
-        else:
-            sampler = NoDuplicatesBatchSampler(images, self._train_batch_size, **options)
+        dataset = self._training_data()
+        self.step.image_names = None if isinstance(dataset, FeatureShards) else dataset.table.names
+        sampler = dataset.batch_sampler(
+            self._train_batch_size,
+            captions_per_image=self.args.captions_per_image,
+            caption_sampling=self.args.caption_sampling,
+            drop_last=self.args.dataloader_drop_last,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            process_index=self.args.process_index,
+            num_processes=self.args.world_size,
+        )
         return self._loader(
             dataset,
             batch_sampler=sampler,
@@ -222,15 +212,10 @@ class CustomClipTrainer(Trainer):
     def num_examples(self, dataloader: DataLoader) -> int:
         """Images or pairs that an epoch shows, or images that are evaluated."""
         sampler = dataloader.batch_sampler
-        if isinstance(sampler, ImageBatchSampler):
-            return sampler.num_images
-        if isinstance(sampler, NoDuplicatesBatchSampler):
-            return sampler.num_pairs
-        return super().num_examples(dataloader)
+        shown = getattr(sampler, "num_images", getattr(sampler, "num_pairs", None))
+        return super().num_examples(dataloader) if shown is None else shown
 
-    def _loader(
-        self, dataset: ImageCaptionsDataset | PairDataset | RetrievalDataset, **options: Any
-    ) -> DataLoader:
+    def _loader(self, dataset: TrainingData | RetrievalDataset, **options: Any) -> DataLoader:
         if not dataset.is_cached:  # cached features lie in memory, where workers would only copy them
             options |= {
                 "num_workers": self.args.dataloader_num_workers,
@@ -244,20 +229,17 @@ class CustomClipTrainer(Trainer):
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
 
-    def _training_data(self, read: Callable[..., D], **options: Any) -> D:
+    def _training_data(self, of_images: bool = False) -> TrainingData:
         assert self.train_dataset is not None
+        if isinstance(self.train_dataset, FeatureShards):
+            self.train_dataset.check_made_by(self.accelerator.unwrap_model(self.model), self.data_collator)
+            return self.train_dataset
         first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
-        return read(
-            self.model,
-            self.train_dataset,
-            self.data_collator,
-            captions_per_image=first,
-            image_transform=self.image_transform,
-            **options,
-        )
-
-    def _training_images(self) -> ImageCaptionsDataset:
-        return self._training_data(self.feature_cache.images_with_captions, views=self.args.image_views)
+        inputs = self.model, self.train_dataset, self.data_collator
+        options: dict[str, Any] = {"captions_per_image": first, "image_transform": self.image_transform}
+        if self.args.batch_of == "images" or of_images:
+            return self.feature_cache.images_with_captions(*inputs, views=self.args.image_views, **options)
+        return self.feature_cache.pairs(*inputs, **options)
 
     def _start_heads(self) -> None:
         model = self.accelerator.unwrap_model(self.model)
@@ -265,8 +247,8 @@ class CustomClipTrainer(Trainer):
         standardized = bool(getattr(model.config, "standardize_features", False))
         if self.train_dataset is None or not (wanted or standardized or self.args.head_init == "auto"):
             return
-        images = self._training_images()
-        if not images.is_cached:
+        dataset = self._training_data()
+        if not dataset.is_cached:
             if wanted:
                 setting = "method='closed_form'" if self.args.method == "closed_form" else "head_init='cca'"
                 raise ValueError(
@@ -275,7 +257,7 @@ class CustomClipTrainer(Trainer):
                 )
             return
         heads = model.visual_projection, model.text_projection
-        features = CachedFeatures(images, self.args.captions_per_image)
+        features = CachedFeatures(dataset, self.args.captions_per_image)
         if standardized:
             standardize_features(*heads, features)
         if wanted or self.args.head_init == "auto":
@@ -330,7 +312,7 @@ class CustomClipTrainer(Trainer):
         languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
         metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
         if (bank := self._hubness_bank()) is not None:
-            metrics |= corrected_retrieval_metrics(*everyone, bank)
+            metrics |= corrected_retrieval_metrics(*everyone, bank=bank)
         predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
         return EvalLoopOutput(
             predictions=predictions,
@@ -351,8 +333,8 @@ class CustomClipTrainer(Trainer):
     def _hubness_bank(self) -> HubnessBank | None:
         if not self.args.hubness_bank_size or self.train_dataset is None or self._in_shards():
             return None
-        images = self._training_images()
-        if not images.is_cached:
+        images = self._training_data(of_images=True)
+        if not isinstance(images, ImageCaptionsDataset) or not images.is_cached:
             return None
         return hubness_bank(
             self.accelerator.unwrap_model(self.model), images, self.args.hubness_bank_size, self.args.seed
