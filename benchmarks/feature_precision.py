@@ -30,7 +30,7 @@ from hf_customclip import (
     CustomClipTrainingArguments,
 )
 from hf_customclip.features import cache
-from hf_customclip.features.towers import TowerPass
+from hf_customclip.features.tower_pass import TowerPass
 
 SAMPLE = Path(__file__).resolve().parents[1] / "examples" / "sample"
 SEEDS = range(5)

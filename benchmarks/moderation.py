@@ -29,7 +29,7 @@ from transformers import AutoModel, AutoProcessor, PrinterCallback, set_seed
 import hf_customclip
 from hf_customclip import CustomClipModel, CustomClipProcessor, CustomClipTrainer, CustomClipTrainingArguments
 from hf_customclip.data import load_image_text_dataset
-from hf_customclip.inference.encode import embed_all, embed_images
+from hf_customclip.inference.encode import encode_images
 from hf_customclip.moderation import Moderator, Policy
 from hf_customclip.moderation.calibration import _folds, calibrate_category
 from hf_customclip.training.config import load_config
@@ -109,7 +109,7 @@ def main(model_name):
     print("\n| category | by | threshold | on these images | held out |\n|---|---|---|---|---|")
     for folder, note in ((model_name, "words"), (UNSEEN, "words, unseen")):
         model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-        embeds = embed_all(embed_images, model, processor, images, 32)
+        embeds = encode_images(model, processor, images, batch_size=32)
         moderator = Moderator(model, processor, policy)
         verdicts = [moderator._verdict(embed[None], None) for embed in embeds]
         similarity = (embeds @ embeds.T).fill_diagonal_(-torch.inf)

@@ -24,11 +24,12 @@ from torch.fx.experimental.optimization import fuse
 from torchvision.io import ImageReadMode, decode_jpeg
 from training_cost import CPU, LENGTH, make_data, make_model, make_processor, table
 
-from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.data.images import decode_image, to_rgb
-from hf_customclip.features.extraction import CaptionLoader
+from hf_customclip.data.preparation import image_inputs
+from hf_customclip.features.extraction import storage_order
 from hf_customclip.features.items import distinct_captions
-from hf_customclip.features.towers import TowerPass, resolve_precision
+from hf_customclip.features.tower_pass import TowerPass, resolve_precision
+from hf_customclip.inference.loading import TextInputs
 
 IMAGES = 16
 Work = Callable[[], Any]
@@ -51,13 +52,13 @@ class Levers:
     def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         self.dtype, self.processor = dtype, make_processor()
         self.dataset, self.model = make_data(folder, 96), make_model()
-        self.collator = ContrastiveCollator(self.processor, LENGTH)
         paths = sorted(folder.glob("*.jpg"))
         self.files = [path.read_bytes() for path in paths[: 2 * IMAGES]]
         self.images = [to_rgb(decode_image(file)) for file in self.files]
-        self.pixels = self.collator.pixels(self.images[:IMAGES])["pixel_values"].to(dtype)
-        captions = CaptionLoader(distinct_captions(self.dataset), self.collator)
-        self.captions, self.by_length = captions, np.argsort(captions.order())
+        self.pixels = image_inputs(self.processor, self.images[:IMAGES])["pixel_values"].to(dtype)
+        captions = distinct_captions(self.dataset)
+        self.captions = TextInputs(self.processor, captions, LENGTH)
+        self.by_length = np.argsort(storage_order(captions, self.processor, LENGTH))
         self.network = copy.deepcopy(self.model.vision_model.network).to(dtype).eval()
         self.channels_last = copy.deepcopy(self.network).to(memory_format=torch.channels_last)
         self.pixels_last = self.pixels.to(memory_format=torch.channels_last)
@@ -92,7 +93,7 @@ class Levers:
 
     def images_resized_8_at_a_time(self) -> tuple[Work, Work, int]:
         whole = lambda: self.processor(images=self.images, return_tensors="pt")  # noqa: E731
-        return whole, lambda: self.collator.pixels(self.images), len(self.images)
+        return whole, lambda: image_inputs(self.processor, self.images), len(self.images)
 
     def jpeg_decoded_by_torchvision(self) -> tuple[Work, Work, int]:
         raw = [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in self.files]
@@ -100,8 +101,8 @@ class Levers:
         theirs = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in self.images]
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), "other pixels"
         return (
-            lambda: self.collator.pixels([to_rgb(decode_image(file)) for file in self.files]),
-            lambda: self.collator.pixels([decode_jpeg(data, mode=ImageReadMode.RGB) for data in raw]),
+            lambda: image_inputs(self.processor, [to_rgb(decode_image(file)) for file in self.files]),
+            lambda: image_inputs(self.processor, [decode_jpeg(data, mode=ImageReadMode.RGB) for data in raw]),
             len(self.files),
         )
 
@@ -120,8 +121,8 @@ class Levers:
             return to_rgb(image)
 
         return (
-            lambda: self.collator.pixels([to_rgb(decode_image(file)) for file in large]),
-            lambda: self.collator.pixels([drafted(file) for file in large]),
+            lambda: image_inputs(self.processor, [to_rgb(decode_image(file)) for file in large]),
+            lambda: image_inputs(self.processor, [drafted(file) for file in large]),
             len(large),
         )
 

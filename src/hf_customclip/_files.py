@@ -33,8 +33,8 @@ def write_text(file: Path, text: str) -> Path:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write it whole or not at all."""
-    write_text(file, json.dumps(value, indent=2) + "\n")
+    """Write it whole or not at all; what JSON has no form for as its text."""
+    write_text(file, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def read_json(file: Path) -> Any:
@@ -43,3 +43,14 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
+
+
+def readable_size(count: float) -> str:
+    """1,234,567 bytes as "1.2 MB"."""
+    if count < 1000:
+        return f"{count:.0f} bytes"
+    for unit in ("KB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} TB"

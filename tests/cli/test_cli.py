@@ -139,7 +139,8 @@ def test_inspect_with_columns_and_folders_named_by_hand(tmp_path, images, run):
 )
 def test_without_matplotlib_an_image_is_refused_before_the_work(arguments, run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "hf_customclip._plotting", raising=False)
-    monkeypatch.delattr(hf_customclip, "_plotting", raising=False)
+    for name in [name for name in sys.modules if name.startswith("hf_customclip.plotting")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(hf_customclip, "plotting", raising=False)
     code, _, err = run(arguments)
     assert code == 1 and err == "error: Plots need Matplotlib: pip install 'hf-customclip[plots]'.\n"

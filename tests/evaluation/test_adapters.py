@@ -12,7 +12,8 @@ from tiny import tiny_dataset, tiny_processor, tiny_tokenizer
 
 from hf_customclip import CustomClipProcessor
 from hf_customclip.evaluation import adapters
-from hf_customclip.inference.encode import embed_dataset, embed_images, embed_texts
+from hf_customclip.evaluation.embedded_dataset import embed_dataset
+from hf_customclip.inference import encode_images, encode_texts
 from hf_customclip.inference.zero_shot import ZeroShotClassifier
 
 TEXTS = ["a large red square on white", "small blue circle", "this is a photo"]
@@ -33,9 +34,9 @@ def test_encodes_as_the_model_does(loaded, model, processor):
             torch.stack([transform(image) for image in originals]), tokenizer(TEXTS)
         )
     assert not torch.allclose(images.norm(dim=1), torch.ones(4)), "open_clip's features are not normalised"
-    torch.testing.assert_close(F.normalize(images, dim=-1), embed_images(model, processor, originals))
+    torch.testing.assert_close(F.normalize(images, dim=-1), encode_images(model, processor, originals))
     # Here padded to 32 tokens without a mask, there to the longest text with one.
-    torch.testing.assert_close(F.normalize(texts, dim=-1), embed_texts(model, processor, TEXTS))
+    torch.testing.assert_close(F.normalize(texts, dim=-1), encode_texts(model, processor, TEXTS))
     torch.testing.assert_close(normal_images, F.normalize(images, dim=-1))
     torch.testing.assert_close(normal_texts, F.normalize(texts, dim=-1))
     assert scale.item() == pytest.approx(1 / 0.07, rel=1e-4)

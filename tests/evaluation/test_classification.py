@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_customclip.evaluation.classification import ClassificationResult, rank_of_target
+from hf_customclip.inference.classification import ClassificationResult, rank_of_target
 
 LABELS = ["cat", "dog", "fox"]
 

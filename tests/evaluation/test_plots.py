@@ -1,6 +1,8 @@
 """Pins: the images are written without a display and show what was measured: right hits framed, ranks as in
 the metrics, curves through the recalls; captions are drawn as they are, the caller's settings left alone."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,11 @@ matplotlib = pytest.importorskip("matplotlib")
 
 from matplotlib.colors import to_hex  # noqa: E402
 
-from hf_customclip._plotting import save_figure  # noqa: E402
-from hf_customclip.evaluation import figures, plots  # noqa: E402
+from hf_customclip import plotting  # noqa: E402
+from hf_customclip.evaluation import plots  # noqa: E402
 from hf_customclip.evaluation.chance import retrieval_chance  # noqa: E402
-from hf_customclip.inference.encode import EmbeddedDataset, embed_dataset  # noqa: E402
+from hf_customclip.evaluation.embedded_dataset import EmbeddedDataset, embed_dataset  # noqa: E402
+from hf_customclip.plotting import save_figure, style  # noqa: E402
 
 IMAGE = np.zeros((8, 8, 3), dtype="uint8")
 HISTORY = [
@@ -63,21 +66,21 @@ def frames(figure):
 
 
 def test_right_images_are_framed():
-    hits = [figures.Hit(IMAGE, 0.9, False), figures.Hit(IMAGE, 0.8, True)]
-    figure = figures.plot_text_to_image(
-        [figures.Query("a cat", hits, 2), figures.Query("a dog", hits[:1], 7)]
+    hits = [plotting.Hit(IMAGE, 0.9, False), plotting.Hit(IMAGE, 0.8, True)]
+    figure = plotting.plot_text_to_image(
+        [plotting.QueryHits("a cat", hits, 2), plotting.QueryHits("a dog", hits[:1], 7)]
     )
-    assert frames(figure) == [figures.WRONG, figures.RIGHT, figures.WRONG]
+    assert frames(figure) == [style.WRONG, style.RIGHT, style.WRONG]
     texts = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert texts == ["a cat", "right one at 2", "a dog", "right one at 7"]
 
 
 def test_right_texts_are_ticked():
-    hits = [figures.Hit("a cat", 0.9, False), figures.Hit("a dog", 0.8, True)]
-    figure = figures.plot_image_to_text([figures.Query(IMAGE, hits, 2)])
+    hits = [plotting.Hit("a cat", 0.9, False), plotting.Hit("a dog", 0.8, True)]
+    figure = plotting.plot_image_to_text([plotting.QueryHits(IMAGE, hits, 2)])
     (wrong, right) = [text for axes in figure.axes for text in axes.texts]
     assert right.get_text() == "✓ 0.80  a dog"
-    assert (to_hex(right.get_color()), to_hex(wrong.get_color())) == (figures.RIGHT, figures.NEUTRAL)
+    assert (to_hex(right.get_color()), to_hex(wrong.get_color())) == (style.RIGHT, style.NEUTRAL)
 
 
 def test_hits_and_ranks_are_those_of_the_metrics(dataset):
@@ -109,7 +112,7 @@ def test_recall_curves_pass_through_the_metrics(embedded):
 
 
 def test_training_curves_show_the_history():
-    figure = figures.plot_training_curves(HISTORY)
+    figure = plotting.plot_training_curves(HISTORY)
     lines = {line.get_label(): line.get_xydata().tolist() for axes in figure.axes for line in axes.lines}
     assert lines == {
         "training": [[1, 2.0], [2, 1.0]],
@@ -117,11 +120,11 @@ def test_training_curves_show_the_history():
         "text to image, R@1": [[2, 0.25]],
     }
     with pytest.raises(ValueError, match="no training loss"):
-        figures.plot_training_curves(HISTORY[2:])
+        plotting.plot_training_curves(HISTORY[2:])
 
 
 def test_confusion_matrix_is_coloured_by_row():
-    figure = figures.plot_confusion_matrix(torch.tensor([[1, 3], [0, 0]]), ["cat", "dog"])
+    figure = plotting.plot_confusion_matrix(torch.tensor([[1, 3], [0, 0]]), ["cat", "dog"])
     assert figure.axes[0].images[0].get_array().tolist() == [[0.25, 0.75], [0, 0]]
     assert [text.get_text() for text in figure.axes[0].texts] == ["1", "3", "0", "0"]
 
@@ -129,13 +132,13 @@ def test_confusion_matrix_is_coloured_by_row():
 def test_captions_are_drawn_as_they_are(tmp_path):
     """Dollar signs are no formula, not even an unfinished one."""
     text = r"from $5 to $\frac"
-    query = figures.Query(text, [figures.Hit(IMAGE, 0.5, True)], 1)
-    other = figures.Query(IMAGE, [figures.Hit(text, 0.5, True)], 1)
+    query = plotting.QueryHits(text, [plotting.Hit(IMAGE, 0.5, True)], 1)
+    other = plotting.QueryHits(IMAGE, [plotting.Hit(text, 0.5, True)], 1)
     drawn = [
-        figures.plot_text_to_image([query], title=text),
-        figures.plot_image_to_text([other]),
-        figures.plot_similarity(np.eye(2), [IMAGE] * 2, [text] * 2),
-        figures.plot_confusion_matrix(np.eye(2, dtype=int), [text, "b"]),
+        plotting.plot_text_to_image([query], title=text),
+        plotting.plot_image_to_text([other]),
+        plotting.plot_similarity(np.eye(2), [IMAGE] * 2, [text] * 2),
+        plotting.plot_confusion_matrix(np.eye(2, dtype=int), [text, "b"]),
     ]
     for i, figure in enumerate(drawn):
         save_figure(figure, tmp_path / f"{i}.png")
@@ -143,6 +146,37 @@ def test_captions_are_drawn_as_they_are(tmp_path):
 
 def test_the_callers_settings_and_state_are_left_alone():
     before, backend = dict(matplotlib.rcParams), matplotlib.get_backend()
-    figures.plot_recall_curve({"a": [0.1, 0.2]})
+    plotting.plot_recall_curve({"a": [0.1, 0.2]})
     assert dict(matplotlib.rcParams) == before
     assert matplotlib.get_backend() == backend
+
+
+SCRIPTS = {
+    "Chinese": "两只狗在雪地里",
+    "Japanese": "よだれを垂らした顔",
+    "Korean": "침 흘리는 얼굴",
+    "Arabic": "كلب يجري على العشب",
+    "Hindi": "लार टपकता चेहरा",
+}
+
+
+def test_every_script_is_drawn_without_a_warning_or_one_hint_says_what_to_install(tmp_path):
+    from hf_customclip.plotting.style import Figure, save_figure, with_fonts
+
+    figure = Figure()
+    for line, text in enumerate(SCRIPTS.values()):
+        with_fonts(figure.text)(0.1, 0.1 + 0.15 * line, text)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        save_figure(figure, tmp_path / "scripts.png")
+    assert len(said) <= 1 and all("fonts-noto-cjk" in str(each.message) for each in said)
+
+
+def test_a_letter_that_no_font_has_is_named_once(tmp_path):
+    from hf_customclip.plotting.style import Figure, save_figure, with_fonts
+
+    figure = Figure()
+    with_fonts(figure.text)(0.5, 0.5, "\ue123 \ue123 x")  # private use
+    with pytest.warns(UserWarning, match="No font of this machine draws \ue123: boxes") as said:
+        save_figure(figure, tmp_path / "boxes.png")
+    assert len(said) == 1

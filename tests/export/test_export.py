@@ -12,7 +12,7 @@ from tiny import tiny_dataset, tiny_model, tiny_processor, tiny_text_tower, tiny
 from hf_customclip import CustomClipModel, CustomClipProcessor
 from hf_customclip import export as exporting
 from hf_customclip.export import TEXT_FILE, VISION_FILE, ExportError, export_onnx
-from hf_customclip.inference.encode import embed_images, embed_texts
+from hf_customclip.inference.encode import encode_images, encode_texts
 
 ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
 pytest.importorskip("onnxscript", reason="the export extra is not installed")
@@ -31,13 +31,13 @@ def assert_same(model, processor, folder):
     for count in (1, 2, 5):
         pixels = processor(images=images[:count], return_tensors="pt")["pixel_values"]
         found = run(folder, VISION_FILE, {"pixel_values": pixels})
-        expected = embed_images(model, processor, images[:count]).numpy()
+        expected = encode_images(model, processor, images[:count]).numpy()
         np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
     for texts in (TEXTS[:1], TEXTS[1:2], TEXTS, [" ".join(TEXTS * 9)]):
         tokens = processor(text=texts, return_tensors="pt")
         names = ("input_ids", "attention_mask")
         found = run(folder, TEXT_FILE, {name: tokens[name] for name in names})
-        np.testing.assert_allclose(found, embed_texts(model, processor, texts).numpy(), atol=1e-4, rtol=0)
+        np.testing.assert_allclose(found, encode_texts(model, processor, texts).numpy(), atol=1e-4, rtol=0)
     spread = run(folder, TEXT_FILE, {n: processor(text=TEXTS, return_tensors="pt")[n] for n in names})
     assert np.ptp(spread, axis=0).max() > 0.01, "the texts' embeddings differ, or nothing was compared"
 

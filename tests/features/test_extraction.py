@@ -25,20 +25,21 @@ from datasets import Dataset
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip.data.data_collator import ContrastiveCollator
-from hf_customclip.data.pairs import PairDataset, RetrievalDataset
+from hf_customclip.data.pairs import PairDataset
 from hf_customclip.features import extraction
 from hf_customclip.features.cache import FeatureCache
-from hf_customclip.features.extraction import worker_count
 from hf_customclip.features.store import FINISHED
+from hf_customclip.inference import loading
+from hf_customclip.inference.loading import worker_count
 
 FORK = multiprocessing.get_context("fork")
 
 
-def keep(folder: Path, dataset: Dataset, model: Any = None, **options: Any) -> dict[str, Any]:
+def keep(folder: Path, dataset: Dataset, model: Any = None, **options: Any) -> PairDataset:
     options = {"precision": "float32", "show_progress": False, **options}
     cache = FeatureCache(mode="always", folder=folder, **options)
     collator = ContrastiveCollator(tiny_processor(), 32)
-    return cache.inputs(tiny_model() if model is None else model, dataset, collator)
+    return cache.pairs(tiny_model() if model is None else model, dataset, collator)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -76,11 +77,11 @@ def test_features_are_the_towers_outputs(tmp_path: Path, pooling: str) -> None:
     kept = keep(tmp_path, repeated(dataset), model)
     backwards = torch.arange(len(images) - 1, -1, -1)
     expected = torch.cat([images, images[backwards]])
-    torch.testing.assert_close(kept["image_features"][0:80], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(kept.image_features[0:80], expected, rtol=1e-5, atol=1e-5)
     texts = texts.view(40, 3, -1)
     expected = torch.cat([texts, texts[backwards]]).view(240, -1)
-    torch.testing.assert_close(kept["text_features"][0:240], expected, rtol=1e-5, atol=1e-5)
-    assert len(kept["image_features"].features) == 40 and len(kept["text_features"].features) == 120
+    torch.testing.assert_close(kept.text_features[0:240], expected, rtol=1e-5, atol=1e-5)
+    assert len(kept.image_features.features) == 40 and len(kept.text_features.features) == 120
 
 
 def test_workers_write_the_same_bytes(tmp_path: Path, two_threads: None) -> None:
@@ -106,22 +107,24 @@ def test_an_accelerator_is_fed_by_workers(tmp_path: Path, monkeypatch: pytest.Mo
     assert rows == [40]
     here = keep(tmp_path / "here", tiny_dataset(40))
     for name in ("image_features", "text_features"):
-        torch.testing.assert_close(kept[name].features, here[name].features, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            getattr(kept, name).features, getattr(here, name).features, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_workers_for_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     def free(size: int) -> None:
         usage = shutil.disk_usage("/")._replace(free=size)
-        monkeypatch.setattr(extraction.shutil, "disk_usage", lambda path: usage)
+        monkeypatch.setattr(loading.shutil, "disk_usage", lambda path: usage)
 
     cuda, batch = torch.device("cuda"), 64 * 1000
     free(1 << 40)
-    assert worker_count(cuda, 5, 1000) == 5
-    assert 1 <= worker_count(cuda, 0, 1000) <= 16
+    assert worker_count(cuda, 5, batch) == 5
+    assert 1 <= worker_count(cuda, 0, batch) <= 16
     free(7 * batch)  # three batches each
-    assert worker_count(cuda, 5, 1000) == 2
+    assert worker_count(cuda, 5, batch) == 2
     free(2 * batch)
-    assert worker_count(cuda, 5, 1000) == 0
+    assert worker_count(cuda, 5, batch) == 0
 
 
 def test_the_model_and_the_random_numbers_are_left_alone(tmp_path: Path, two_threads: None) -> None:
@@ -138,8 +141,8 @@ def test_the_model_and_the_random_numbers_are_left_alone(tmp_path: Path, two_thr
 
 def test_reduced_precision_is_close_and_half_as_big(tmp_path: Path) -> None:
     dataset = tiny_dataset(32)
-    exact = keep(tmp_path / "float32", dataset)["image_features"].features
-    rough = keep(tmp_path / "bfloat16", dataset, precision="bfloat16")["image_features"].features
+    exact = keep(tmp_path / "float32", dataset).image_features.features
+    rough = keep(tmp_path / "bfloat16", dataset, precision="bfloat16").image_features.features
     assert rough.dtype == torch.bfloat16
     error = (rough.float() - exact).norm(dim=1) / exact.norm(dim=1)
     assert 0 < error.max() < 0.05
@@ -197,7 +200,7 @@ def test_what_another_process_has_claimed_is_waited_for(
     dataset = tiny_dataset(256, captions=1)
     other = FORK.Process(target=keep_in_child, args=(tmp_path, dataset, 1))
     other.start()
-    while not list(tmp_path.glob("image-*/work/00000.json")):
+    while not list(tmp_path.glob("vision-*/work/00000.json")):
         time.sleep(0.001)
     keep(tmp_path, dataset)
     other.join(60)
@@ -237,17 +240,19 @@ def test_unreadable_images_left_out(tmp_path: Path, caplog: pytest.LogCaptureFix
         kept = keep(tmp_path, dataset, unreadable="skip")
     (message,) = caplog.messages
     assert message.startswith("2 image(s) cannot be read and are left out, 4 row(s) with them: 2.png")
-    assert len(kept["dataset"]) == 36 and len(PairDataset(**kept)) == 72
+    assert len(kept) == 72
     images, texts = reference(tiny_model(), whole)
     good = [row for row in [*range(20), *reversed(range(20))] if row not in (2, 19)]
-    items = RetrievalDataset(**kept)
+    cache = FeatureCache(mode="always", folder=tmp_path, precision="float32", unreadable="skip")
+    items = cache.retrieval_items(tiny_model(), dataset, ContrastiveCollator(tiny_processor(), 32))
+    assert len(items) == 36
     for item, row in zip(items, good, strict=True):  # type: ignore[call-overload]
         torch.testing.assert_close(item["image_features"], images[row], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(item["text_features"], texts[2 * row : 2 * row + 2], rtol=1e-5, atol=1e-5)
 
 
 def test_cached_rows_are_mapped_anew_in_a_spawned_worker(tmp_path: Path) -> None:
-    rows = keep(tmp_path, tiny_dataset(200))["image_features"]
+    rows = keep(tmp_path, tiny_dataset(200)).image_features
     pickled = pickle.dumps(rows)
     assert len(pickled) < rows.features.nbytes / 2
     assert torch.equal(pickle.loads(pickled)[0:200], rows[0:200])

@@ -20,7 +20,7 @@ from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.features.cache import FeatureCache
-from hf_customclip.features.keys import code_digest, image_ingredients, text_ingredients
+from hf_customclip.features.keys import code_digest, text_ingredients, vision_ingredients
 from hf_customclip.inference.fingerprints import weights_digest
 from hf_customclip.modeling.modeling_custom_clip import CustomClipModel
 
@@ -36,7 +36,7 @@ class Ingredients:
         """Which towers' features are in the folder now."""
         before = {path.name for path in folder.glob("*-*")}
         cache = FeatureCache(mode="always", folder=folder, precision=self.precision, show_progress=False)
-        cache.inputs(self.model, self.dataset, ContrastiveCollator(self.processor, self.max_text_length))
+        cache.pairs(self.model, self.dataset, ContrastiveCollator(self.processor, self.max_text_length))
         return {path.name.split("-")[0] for path in folder.glob("*-*") if path.name not in before}
 
 
@@ -76,20 +76,20 @@ def another_word(given: Ingredients) -> None:
 
 
 CHANGES = {
-    "image weights": (alter_weight("vision_model"), {"image"}),
+    "vision weights": (alter_weight("vision_model"), {"vision"}),
     "text weights": (alter_weight("text_model"), {"text"}),
-    "image pooling": (setting("model.config.vision_pooling", "cls"), {"image"}),
+    "vision pooling": (setting("model.config.vision_pooling", "cls"), {"vision"}),
     "text pooling": (setting("model.config.text_pooling", "mean"), {"text"}),
-    "image configuration": (setting("model.config.vision_config.layer_norm_eps", 1e-3), {"image"}),
+    "vision configuration": (setting("model.config.vision_config.layer_norm_eps", 1e-3), {"vision"}),
     "text configuration": (setting("model.config.text_config.sinusoidal_pos_embds", True), {"text"}),
-    "resize": (setting("processor.image_processor.resample", 0), {"image"}),
-    "normalisation": (setting("processor.image_processor.do_normalize", False), {"image"}),
+    "resize": (setting("processor.image_processor.resample", 0), {"vision"}),
+    "normalisation": (setting("processor.image_processor.do_normalize", False), {"vision"}),
     "tokenizer": (another_word, {"text"}),
     "truncation side": (setting("processor.tokenizer.truncation_side", "left"), {"text"}),
     "text length": (setting("max_text_length", 4), {"text"}),
-    "precision": (setting("precision", "bfloat16"), {"image", "text"}),
+    "precision": (setting("precision", "bfloat16"), {"vision", "text"}),
     "captions": (another_caption, {"text"}),
-    "images": (another_image, {"image"}),
+    "images": (another_image, {"vision"}),
 }
 
 
@@ -97,7 +97,7 @@ CHANGES = {
 def test_a_change_makes_other_features(tmp_path: Path, name: str) -> None:
     change, towers = CHANGES[name]
     given = Ingredients()
-    assert given.keep(tmp_path) == {"image", "text"}
+    assert given.keep(tmp_path) == {"vision", "text"}
     assert given.keep(tmp_path) == set()
     change(given)
     assert given.keep(tmp_path) == towers
@@ -121,7 +121,7 @@ def test_what_does_not_matter(tmp_path: Path) -> None:
 
 def test_added_layers_are_other_features() -> None:
     collator = ContrastiveCollator(tiny_processor(), 8)
-    for ingredients, name in ((image_ingredients, "vision"), (text_ingredients, "text")):
+    for ingredients, name in ((vision_ingredients, "vision"), (text_ingredients, "text")):
         plain = ingredients(tiny_model(), collator)
         assert ingredients(tiny_model(**{f"{name}_feature_layers": [1]}), collator) != plain
         assert ingredients(tiny_model(), collator) == plain
@@ -129,7 +129,7 @@ def test_added_layers_are_other_features() -> None:
 
 def test_the_code_is_part_of_the_key(tmp_path: Path) -> None:
     """A version of this package that pools otherwise must not find the features of the one before."""
-    found = image_ingredients(tiny_model(), ContrastiveCollator(tiny_processor(), 32))
+    found = vision_ingredients(tiny_model(), ContrastiveCollator(tiny_processor(), 32))
     folder = Path(CustomClipModel.pool_image.__code__.co_filename).parent
     assert found["code"] == code_digest(folder)
     copies = [Path(shutil.copytree(folder, tmp_path / name)) for name in ("same", "other")]

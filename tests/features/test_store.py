@@ -23,7 +23,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_customclip.features import files
+from hf_customclip.features import store as store_module
 from hf_customclip.features.inventory import clear_stores, list_stores
 from hf_customclip.features.layout import Layout
 from hf_customclip.features.store import FINISHED, MANIFEST, FeatureStore, StoreSpec
@@ -35,7 +35,7 @@ ORDER = np.arange(COUNT)[::-1].copy()
 
 def make_store(folder: Path, **ingredients: str) -> FeatureStore:
     spec = StoreSpec(
-        tower="image",
+        tower="vision",
         ingredients={"weights": "abc", **ingredients},
         about={"model": "resnet34", "data": "drawings"},
         layout=Layout(COUNT, WIDTH, torch.float32),
@@ -231,10 +231,10 @@ def test_too_little_space_is_an_error_before_the_work(
     store = make_store(tmp_path)
     needed = store.layout.disk_bytes
     usage = shutil.disk_usage(tmp_path)._replace(free=needed - 1)
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(OSError, match=r"need 65\.9 KB, and .* has 65\.9 KB free.*feature_cache='never'"):
         store.begin(lambda: pytest.fail("this is work"))
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage._replace(free=needed))
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda path: usage._replace(free=needed))
     fill(store)
 
 
@@ -259,12 +259,12 @@ def test_list_and_clear(tmp_path: Path) -> None:
     fill(make_store(tmp_path))
     make_store(tmp_path, weights="other").begin(lambda: ORDER)
     (tmp_path / "somebody's.txt").write_text("keep me")
-    (tmp_path / "image-holiday").mkdir()
+    (tmp_path / "vision-holiday").mkdir()
     stores = {info.key: info for info in list_stores(tmp_path)}
     assert len(stores) == 2
     done = stores[make_store(tmp_path).spec.key]
     assert done.complete and done.about == {"model": "resnet34", "data": "drawings"}
-    assert (done.tower, done.count, done.width, done.dtype) == ("image", COUNT, WIDTH, "F32")
+    assert (done.tower, done.count, done.width, done.dtype) == ("vision", COUNT, WIDTH, "F32")
     assert done.size >= make_store(tmp_path).layout.total_bytes
     begun = stores[make_store(tmp_path, weights="other").spec.key]
     assert not begun.complete and begun.about == done.about
@@ -272,5 +272,5 @@ def test_list_and_clear(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="0 stores"):
         clear_stores(tmp_path, done.key)
     assert len(clear_stores(tmp_path)) == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"somebody's.txt", "image-holiday"}
+    assert {path.name for path in tmp_path.iterdir()} == {"somebody's.txt", "vision-holiday"}
     assert list_stores(tmp_path / "nowhere") == []

@@ -155,7 +155,7 @@ def test_augmented_images_are_not_kept_for_training_but_are_for_evaluation(
     images = calls_of(model.vision_model)
     with caplog.at_level(logging.WARNING, LOGGER):
         run = trained(tmp_path, "auto", model=model, image_transform=lambda image: image.rotate(90))
-    assert "The image tower runs at every step: the training images are augmented." in caplog.messages
+    assert "The vision tower runs at every step: the training images are augmented." in caplog.messages
     assert sum(images) == 16 * 2 * 2
     run.evaluate(), run.evaluate()
     assert sum(images) == 16 * 2 * 2 + 8
@@ -173,7 +173,7 @@ def test_never(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"model": lambda: tiny_model(freeze_vision=False)}, "the image tower's outputs: it is trained"),
+        ({"model": lambda: tiny_model(freeze_vision=False)}, "the vision tower's outputs: it is trained"),
         ({"model": lambda: tiny_model(text_unfrozen_groups=1)}, "the text tower's outputs: it is trained"),
         ({"image_transform": lambda: lambda image: image}, "the training images are augmented"),
         ({"data_collator": DefaultDataCollator}, "prepared by a data_collator of your own"),
@@ -194,7 +194,7 @@ def test_a_tower_unfrozen_in_the_middle_is_noticed(tmp_path: Path) -> None:
 
     run = trainer(tmp_path, "auto")
     run.add_callback(Unfreeze())
-    with pytest.raises(ValueError, match="image tower was unfrozen"):
+    with pytest.raises(ValueError, match="vision tower was unfrozen"):
         run.train()
 
 

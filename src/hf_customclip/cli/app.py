@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.command("train", help=train.HELP)(train.train)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
+app.command("compare", help=evaluate.COMPARE_HELP)(evaluate.compare)
 app.command("embed", help=embed.HELP)(embed.embed)
 app.command("index", help=index.HELP)(index.index)
 app.command("search", help=search.HELP)(search.search)

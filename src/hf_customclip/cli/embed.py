@@ -43,9 +43,7 @@ def embed(
     from ..search import embed_to_parquet
 
     source = images_of(images, dataset, split)
-    changes = embed_to_parquet(
-        *load_model(model), source, output, batch_size=batch_size, num_workers=workers
-    )
+    changes = embed_to_parquet(*load_model(model), source, output, batch_size=batch_size, num_workers=workers)
     report(changes, as_json)
 
 
@@ -56,7 +54,9 @@ def images_of(images: str, dataset: bool, split: str) -> Any:
     from ..data import load_image_text_dataset
 
     loaded = load_image_text_dataset(images, split=split, keep_columns=True)
-    taken = {"id", "path", "state", "thumbnail", "vector"}.intersection(loaded.column_names or [])  # an index has its own
+    taken = {"id", "path", "state", "thumbnail", "vector"}.intersection(
+        loaded.column_names or []
+    )  # an index has its own
     return loaded.remove_columns(list(taken))
 
 

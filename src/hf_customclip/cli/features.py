@@ -15,8 +15,8 @@ Folder = Annotated[Path | None, typer.Option("--dir", help="Where features lie; 
 @app.command("list", help="Print what is stored, how big, for what.")
 def list_(folder: Folder = None) -> None:
     """One line for each store."""
+    from .._files import readable_size
     from ..features.cache import default_folder
-    from ..features.files import readable_size
     from ..features.inventory import list_stores
 
     folder = folder or default_folder()
@@ -36,8 +36,8 @@ def clear(
     key: Annotated[str | None, typer.Argument(help="As `list` prints it.")] = None, folder: Folder = None
 ) -> None:
     """Delete and say what."""
+    from .._files import readable_size
     from ..features.cache import default_folder
-    from ..features.files import readable_size
     from ..features.inventory import clear_stores
 
     gone = clear_stores(folder or default_folder(), key)

@@ -29,7 +29,9 @@ An image that cannot be read is named with the reason, and the exit code is then
 def index(
     model: Model,
     images: Images,
-    directory: Annotated[str, typer.Argument(help="Where the index is kept: a folder, or s3://bucket/index.")],
+    directory: Annotated[
+        str, typer.Argument(help="Where the index is kept: a folder, or s3://bucket/index.")
+    ],
     dataset: IsDataset = False,
     split: Split = "all",
     batch_size: BatchSize = 64,

@@ -24,5 +24,5 @@ ChangesAsJson = Annotated[bool, typer.Option("--json", help="Print what was done
 def can_draw(file: Path | None) -> Path | None:
     """For options that ask for an image: says before the work, not after it, that Matplotlib is missing."""
     if file is not None:
-        from .. import _plotting  # noqa: F401
+        from .. import plotting  # noqa: F401
     return file

@@ -20,14 +20,18 @@ def push(
     private: Annotated[
         bool, typer.Option("--private", help="Nobody else may see the repository, if it is created.")
     ] = False,
+    license: Annotated[
+        str | None,
+        typer.Option(help="Licence of the model, such as apache-2.0; the card is written anew with it."),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch to publish on.")] = None,
     message: Annotated[str, typer.Option(help="Commit message.")] = "Upload CustomClipModel",
 ) -> None:
-    """Write the model card if there is none, push, verify."""
-    from ..hub.folder_card import write_model_card
+    """Write the model card if there is none, or the licence is new; push, verify."""
+    from ..hub.model_card import write_model_card
     from ..hub.push import push_folder
 
-    if folder.is_dir() and not (folder / "README.md").exists():
-        write_model_card(folder, repo)
+    if folder.is_dir() and (license or not (folder / "README.md").exists()):
+        write_model_card(folder, repo, license=license)
     result = push_folder(folder, repo, private=private or None, revision=revision, commit_message=message)
     typer.echo(result.commit_url if result.is_new_commit else f"{repo} has this already: {result.commit_url}")

@@ -67,7 +67,7 @@ def search(
     if plot is not None:
         from ..search.figures import plot_results
 
-        typer.echo(f"wrote {plot_results(query, found, plot)}", err=True)
+        typer.echo(f"wrote {plot_results(index, query, found, plot)}", err=True)
 
 
 def _opened(file: Path) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from .languages import (
     PLAIN,
     Caption,
+    Wanted,
     language_code,
     language_of_column,
     languages_of_keys,
@@ -67,7 +68,7 @@ class NamedColumns:
     caption: str | Sequence[str] | None = None
     image_id: str | None = None
     split: str | None = None
-    languages: Sequence[str] | None = None
+    languages: Wanted = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def find_columns(names: Iterable[str], named: NamedColumns, images: Sequence[str
     image = image or _first(present, IMAGE_NAMES)
     if image is None:
         raise DataError(_no_column("the image", "image_column", present))
-    captions = captions or _caption_columns([name for name in present if name != image])
+    captions = captions or _caption_columns([name for name in present if name != image], named.languages)
     if not captions:
         raise DataError(_no_column("the captions", "caption_column", present))
     return Columns(
@@ -159,15 +160,20 @@ def _first(present: Iterable[str], wanted: Sequence[str]) -> str | None:
     return next(iter(_named(present, wanted)), None)
 
 
-def _caption_columns(present: list[str]) -> tuple[str, ...]:
-    """`captions`, or with a language in their names `captions_de`, or only languages `de`, or numbers `caption_1`."""
+def _caption_columns(present: list[str], languages: Wanted) -> tuple[str, ...]:
+    """`captions`, or with a language in their names `captions_de`, or only languages `de`, or numbers `caption_1`.
+
+    `captions_de` beside a plain `captions` is only read where languages are asked for.
+    """
     found = _first(present, CAPTION_NAMES)
+    if found and languages is None:
+        return (found,)
     in_languages = [name for name in present if language_of_column(name)]
     if found or in_languages:
         return tuple(dict.fromkeys([*([found] if found else []), *in_languages]))
-    languages = languages_of_keys(present)
-    if languages:
-        return tuple(languages)
+    bare = languages_of_keys(present)
+    if bare:
+        return tuple(bare)
     numbered = [
         (int(match[1]), name) for name in present if (match := NUMBERED_CAPTION.fullmatch(_plain(name)))
     ]

@@ -18,7 +18,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_da
 from .columns import Columns, NamedColumns, find_columns
 from .folders import list_folder
 from .formats.tables import Row, entries_of_rows
-from .languages import Caption, sort_captions
+from .languages import Caption, Wanted, no_caption, sort_captions
 from .part import FEATURES, LANGUAGES, Part, arrow_batches, caption_columns, dataset_of_table, gather
 from .report import Case, DataError
 from .splits import split_name
@@ -200,7 +200,7 @@ def _group(rows: _Rows, ids: Sequence[str]) -> dict[int, list[Caption]]:
 
 
 def _sorted(
-    rows: _Rows, ids: Sequence[str], groups: Mapping[int, list[Caption]], languages: Sequence[str] | None
+    rows: _Rows, ids: Sequence[str], groups: Mapping[int, list[Caption]], languages: Wanted
 ) -> tuple[dict[int, list[Caption]], list[Case]]:
     """The images that can be kept with their captions, and a case for everything else."""
     kept: dict[int, list[Caption]] = {}
@@ -213,7 +213,7 @@ def _sorted(
         elif good:
             kept[row] = good
         else:
-            cases.append(Case("uncaptioned_image", ids[row], images=1))
+            cases.append(no_caption(ids[row], languages))
     return kept, cases
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import textwrap
-import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -99,26 +98,20 @@ def plot_grid(
     The first rows * columns images are drawn, or with a seed that many at random. An image that cannot be
     read is drawn as the reason why. Needs matplotlib.
     """
-    from .._plotting import Figure, save_figure
+    from ..plotting import plot_images, save_figure
 
     shown = dataset.shuffle(seed=seed) if seed is not None else dataset
     items = list(islice(shown.cast_column("image", Image(decode=False)), rows * columns))
-    figure = Figure(figsize=(3.2 * columns, 3.6 * rows), layout="constrained")
-    for position, item in enumerate(items, 1):
-        _draw(figure.add_subplot(rows, columns, position), item)
-    with warnings.catch_warnings():
-        # The default font lacks emoji and many scripts; boxes in their place are good enough to look at.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        warnings.filterwarnings("ignore", message=".*does not support .* natively")
-        return save_figure(figure, file)
+    captions = [
+        " / ".join(textwrap.shorten(caption, 90) for caption in item["captions"][:2]) for item in items
+    ]
+    return save_figure(
+        plot_images([_image_or_reason(item["image"]) for item in items], captions, columns=columns), file
+    )
 
 
-def _draw(axes: Any, item: dict[str, Any]) -> None:
-    axes.set_axis_off()
+def _image_or_reason(image: Any) -> Any:
     try:
-        axes.imshow(np.asarray(to_rgb(decode_image(item["image"]))))
+        return to_rgb(decode_image(image))
     except UnreadableImageError as error:
-        axes.text(0.5, 0.5, textwrap.fill(error.reason, 30), ha="center", va="center", parse_math=False)
-    captions = "\n".join(textwrap.shorten(caption, 90) for caption in item["captions"][:2])
-    title = "\n".join(textwrap.fill(line, 40) for line in captions.splitlines())
-    axes.set_title(title, fontsize=9, parse_math=False)
+        return error.reason

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from .report import Case
 
@@ -32,6 +32,9 @@ COLUMN = re.compile(
 )
 # As often an identity or a number as Indonesian or Norwegian: only a column of captions (plural) is believed.
 AMBIGUOUS = frozenset(("id", "no"))
+
+# Which languages to keep; None and "all" keep every caption that is read.
+Wanted: TypeAlias = Sequence[str] | Literal["all"] | None
 
 
 class Caption(NamedTuple):
@@ -73,9 +76,7 @@ def languages_of_keys(names: Iterable[Any]) -> dict[str, str]:
     return found if len(sure) > 1 else {}
 
 
-def sort_captions(
-    captions: Iterable[Caption], name: str, wanted: Sequence[str] | None
-) -> tuple[list[Caption], list[Case]]:
+def sort_captions(captions: Iterable[Caption], name: str, wanted: Wanted) -> tuple[list[Caption], list[Case]]:
     """The captions that are kept, without blanks around them, and a case for each that is left out.
 
     Empty ones are left out, and those in other languages than the `wanted` ones; "NA" and "null" are text.
@@ -86,17 +87,25 @@ def sort_captions(
         text = (text or "").strip()
         if not text:
             cases.append(Case("empty_caption", name, captions=1))
-        elif wanted is not None and (language or UNKNOWN) not in wanted:
+        elif wanted not in (None, "all") and (language or UNKNOWN) not in wanted:
             cases.append(Case("other_language", f"{name} ({language or UNKNOWN})", captions=1))
         else:
             kept.append(Caption(text, language))
     return kept, cases
 
 
-def wanted_languages(languages: Sequence[str] | None) -> list[str] | None:
+def no_caption(name: str, wanted: Wanted) -> Case:
+    """The case of an image without a caption, which is to be expected where not all languages are kept."""
+    kind = "uncaptioned_image" if wanted in (None, "all") else "image_of_other_language"
+    return Case(kind, name, images=1)
+
+
+def wanted_languages(languages: str | Sequence[str] | None) -> Wanted:
     """The languages asked for, spelt as this package spells them."""
     if languages is None:
         return None
     if isinstance(languages, str):
         languages = [languages]
+    if "all" in languages:
+        return "all"
     return [spelt_language(name) or UNKNOWN for name in languages]

@@ -27,7 +27,7 @@ from .formats import datasets_library as library
 from .formats.coco import karpathy_split_list
 from .formats.local import Found, read_local
 from .from_datasets import Mark, has_images, image_columns, part_of_dataset, part_of_names
-from .languages import wanted_languages
+from .languages import Wanted, wanted_languages
 from .part import Part, arrow_batches, captions_per_row, drop_unreadable
 from .report import DataError, DataReport, SplitCounts
 from .splits import DEFAULT_SEED, Division, SplitWish, divide, split_name
@@ -54,7 +54,7 @@ def load_with_report(
     caption_column: str | Sequence[str] | None = None,
     image_id_column: str | None = None,
     split_column: str | None = None,
-    languages: Sequence[str] | None = None,
+    languages: str | Sequence[str] | None = None,
     name: str | None = None,
     revision: str | None = None,
     streaming: bool = False,
@@ -83,7 +83,8 @@ def load_with_report(
             found; several caption columns may be given.
         name, revision: of a Hub data set, as in `datasets.load_dataset`.
         languages: keep only captions in these (ISO 639-1 codes such as "de", "zh", "pt-br"), which columns such as
-            `captions_de`, a `language` column, keys of records or names of files tell; None for all.
+            `captions_de`, a `language` column, keys of records or names of files tell; "all" for all. None too,
+            but that a plain `captions` column is then read alone, whatever stands beside it.
         streaming: a stream instead of a listing. Rows of one image are then not gathered; they share an id.
         on_error: "skip" leaves out what cannot be used and says so in one warning, "raise" raises DataError
             for empty captions, captions without image, images without caption, unreadable images and
@@ -262,7 +263,7 @@ def _count(report: DataReport, parts: list[Part], division: Division[DatasetDict
     report.languages = dict(languages.most_common())
 
 
-def _check(report: DataReport, on_error: str, wanted: list[str] | None) -> None:
+def _check(report: DataReport, on_error: str, wanted: Wanted) -> None:
     """Raise or warn about what did not come out."""
     if on_error == "raise":
         report.raise_for_problems()
@@ -272,7 +273,8 @@ def _check(report: DataReport, on_error: str, wanted: list[str] | None) -> None:
         raise DataError(
             f"Nothing is left of {report.source}: {'; '.join(map(str, report.problems.values()))}."
         )
-    missing = [language for language in wanted or [] if language not in report.languages]
+    asked = [] if wanted in (None, "all") else wanted
+    missing = [language for language in asked or [] if language not in report.languages]
     if missing:
         has = ", ".join(report.languages)
         raise DataError(f"{report.source} has no caption in {', '.join(missing)}; it has {has} (languages=).")

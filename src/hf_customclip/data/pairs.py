@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Image
 
-from ..features.cached_rows import CachedRows
-from .images import decode_image, to_rgb
+from .preparation import open_rgb
 
 COLUMNS = ("image", "captions", "image_id")
 
@@ -27,6 +26,20 @@ def check_columns(dataset: Dataset) -> None:
         )
 
 
+class ImageColumn:
+    """The images of a data set as `decode_image` takes them, read when asked for, never decoded before."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        rows = dataset.with_format(None).select_columns(["image"])
+        self.rows = rows.cast_column("image", Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return self.rows[int(row)]["image"]
+
+
 class CaptionTable:
     """Where each image's captions stand in the list of all captions, without holding their texts.
 
@@ -34,6 +47,7 @@ class CaptionTable:
         first: (rows + 1,) the caption number at which each row's begin.
         image_ids: (rows,) a small integer for each distinct `image_id`.
         names: the distinct `image_id`s, which those integers index.
+        languages: of each caption, where the column `languages` tells them.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -45,6 +59,8 @@ class CaptionTable:
         counts_of_rows = np.concatenate([np.zeros(0, dtype=np.int64), *counts])
         self.first = np.concatenate([[0], np.cumsum(np.nan_to_num(counts_of_rows))]).astype(np.int64)
         ids = np.asarray(dataset.with_format(None)["image_id"][:])
+        told = dataset.with_format(None)["languages"] if "languages" in dataset.column_names else None
+        self.languages = None if told is None else [language for row in told for language in row]
         self.names, inverse = np.unique(ids, return_inverse=True)
         self.image_ids = inverse.reshape(-1)
 
@@ -66,12 +82,24 @@ class CaptionTable:
             images.setdefault(image, []).extend(self.captions_of(row))
         return list(images.values())
 
+    def first_captions(self, captions_per_image: int | None) -> np.ndarray:
+        """The numbers of each distinct image's first so many captions, or of all."""
+        images = self.captions_of_images()
+        return np.array([number for numbers in images for number in numbers[:captions_per_image]], np.int64)
+
+
+class FeatureRows(Protocol):
+    """Features by row: a tensor, or cached features that are read when asked for."""
+
+    def __getitem__(self, rows: Any, /) -> torch.Tensor: ...
+
 
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
-    """What pairs and retrieval items share: reading rows, or cached features in place of a tower's input.
+    """What pairs and retrieval items share: reading rows, or features in place of a tower's input.
 
     Args:
-        image_features: (rows, width), the image tower's pooled output, instead of images.
+        table: of the same data set, where it is there already.
+        image_features: (rows, width), the vision tower's pooled output, instead of images.
         text_features: (captions, width), the text tower's, instead of captions.
         image_transform: from RGB image to RGB image, such as an augmentation.
     """
@@ -79,16 +107,15 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
     def __init__(
         self,
         dataset: Dataset,
-        image_features: torch.Tensor | CachedRows | None = None,
-        text_features: torch.Tensor | CachedRows | None = None,
+        table: CaptionTable | None = None,
+        image_features: FeatureRows | None = None,
+        text_features: FeatureRows | None = None,
         image_transform: Callable[[Any], Any] | None = None,
     ) -> None:
-        self.table = CaptionTable(dataset)
-        columns = [] if image_features is not None else ["image"]
-        columns += [] if text_features is not None else ["captions"]
-        # Undecoded, so that an image which cannot be read is named.
-        rows = dataset.with_format(None).select_columns(columns)
-        self.rows = rows.cast_column("image", Image(decode=False)) if "image" in columns else rows
+        self.table = CaptionTable(dataset) if table is None else table
+        self.images = None if image_features is not None else ImageColumn(dataset)
+        plain = dataset.with_format(None)
+        self.captions = None if text_features is not None else plain.select_columns(["captions"])
         self.image_features, self.text_features = image_features, text_features
         self.image_transform = image_transform
 
@@ -99,17 +126,18 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
 
     def _example(self, row: int, captions: Sequence[int]) -> dict[str, Any]:
         example: dict[str, Any] = {"image_id": int(self.table.image_ids[row])}
-        values = self.rows[int(row)] if self.rows.column_names else {}
-        if self.image_features is not None:
+        if self.images is None:
+            assert self.image_features is not None
             example["image_features"] = self.image_features[row]
         else:
-            image = to_rgb(decode_image(values["image"]))
+            image = open_rgb(self.images[row])
             example["image"] = self.image_transform(image) if self.image_transform else image
-        if self.text_features is not None:
+        if self.captions is None:
+            assert self.text_features is not None
             example["text_features"] = self.text_features[captions[0] : captions[-1] + 1]
         else:
-            begin = self.table.first[row]
-            example["captions"] = [values["captions"][caption - begin] for caption in captions]
+            texts, begin = self.captions[int(row)]["captions"], self.table.first[row]
+            example["captions"] = [texts[caption - begin] for caption in captions]
         return example
 
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .folders import ARCHIVES, FolderListing, ImageFiles
 from .images import ImageValue, UnreadableImageError, decode_image
-from .languages import UNKNOWN, Caption, sort_captions
+from .languages import UNKNOWN, Caption, Wanted, no_caption, sort_captions
 from .report import Case, DataError
 
 FEATURES = Features({"image": Image(), "captions": List(Value("string")), "image_id": Value("string")})
@@ -94,9 +94,7 @@ class _Image:
     captions: list[Caption]
 
 
-def gather(
-    entries: Iterable[Entry | Case], listing: FolderListing, languages: Sequence[str] | None = None
-) -> Part:
+def gather(entries: Iterable[Entry | Case], listing: FolderListing, languages: Wanted = None) -> Part:
     """Find each entry's image and put its captions together, in the order of the file.
 
     Raises DataError if not one image is found, since then the folder is the wrong one.
@@ -128,7 +126,7 @@ def gather(
     unused, copies = index.unused(set(found))
     cases += [Case("missing_image", name, images=1, captions=count) for name, count in missing.items()]
     bare = unused + [path for path, image in found.items() if not image.captions]
-    cases += [Case("uncaptioned_image", path, images=1) for path in bare]
+    cases += [no_caption(path, languages) for path in bare]
     cases += [Case("second_copy", path, images=1) for path in copies]
     part = _rows({path: image for path, image in found.items() if image.captions}, listing.root)
     images_in = len(found) + len(missing) + len(unused) + len(copies)

@@ -21,6 +21,7 @@ KINDS = {
     "uncaptioned_image": Kind("images without a caption, left out", stops=True),
     "unreadable_image": Kind("images that cannot be read, left out with their captions", stops=True),
     "other_language": Kind("captions in languages not asked for, left out"),
+    "image_of_other_language": Kind("images without a caption in the languages asked for, left out"),
     "unlisted_image": Kind("images in no split of the split list, left out with their captions"),
     "second_copy": Kind("files of the same name in another folder, not used"),
     "repaired_line": Kind("damaged lines that were understood all the same"),

@@ -13,7 +13,7 @@ from datasets import Features, Image, IterableDataset, IterableDatasetDict, List
 from .columns import Columns, NamedColumns, find_columns
 from .from_datasets import DIGEST_SIZE, image_columns
 from .images import UnreadableImageError, decode_image
-from .languages import UNKNOWN, Caption, languages_of_keys, sort_captions
+from .languages import UNKNOWN, Caption, Wanted, languages_of_keys, sort_captions
 from .part import FEATURES, LANGUAGES
 from .report import DataError
 from .splits import (
@@ -59,7 +59,7 @@ class StreamRows:
     columns: Columns
     chooser: Chooser
     features: Features  # with languages, or without
-    languages: Sequence[str] | None
+    languages: Wanted
     on_error: str
     verify: bool
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
-from ..data.images import UnreadableImageError, decode_image, to_rgb
+from ..data.images import to_rgb
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -24,8 +24,17 @@ TEMPLATE = "This is a photo of {}."
 # One after the other, whichever tab asks: a model is one.
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 IMAGE: dict[str, Any] = {"type": "pil", "sources": ["upload", "clipboard"]}
-FONTS = ["system-ui", "sans-serif"]
+# A browser takes the first font that has a letter, and any other of the machine's after these.
+FONTS = [
+    "system-ui",
+    "Noto Sans",
+    "Noto Sans CJK SC",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "sans-serif",
+]
 CSS = """
+textarea, input, label, td, th, .caption-label {unicode-bidi: plaintext; text-align: start}
 .gradio-container {max-width: 1100px !important; width: 100% !important; margin: 0 auto !important}
 .gradio-container > main, .gradio-container main > .wrap {width: 100% !important}
 #search-found .grid-wrap {max-height: none; overflow-y: visible}
@@ -127,7 +136,7 @@ def _search_tab(gr: Any, index: ImageIndex, images: Path | None) -> None:
         query: Any = (words, to_rgb(image)) if words and image else words or to_rgb(image)  # type: ignore[arg-type]
         return [
             (
-                _thumbnail(images / found.id if images else found.path),
+                _thumbnail(index, found.id, images),
                 f"{found.score:.3f}  {_stem(found.id)}",
             )
             for found in index.search(query, FOUND)
@@ -201,13 +210,12 @@ def _stem(name: str) -> str:
     return Path(name).stem or name
 
 
-def _thumbnail(file: str | Path | None) -> PIL.Image.Image:
-    """The image, small; a grey one where it cannot be read or has no file."""
-    try:
-        if file is None:
-            raise UnreadableImageError("image", "it has no file")
-        image = to_rgb(decode_image(file))
-    except UnreadableImageError:
+def _thumbnail(index: ImageIndex, name: str, images: Path | None) -> PIL.Image.Image:
+    """An image of the index, small; a grey one where nothing of it is there."""
+    file = images / name if images else None
+    image = PIL.Image.open(file) if file and file.is_file() else index.image(name)
+    if image is None:
         return PIL.Image.new("RGB", THUMBNAIL, "lightgrey")
+    image = to_rgb(image)
     image.thumbnail(THUMBNAIL)
     return image

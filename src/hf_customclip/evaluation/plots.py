@@ -1,6 +1,6 @@
 """From embeddings and a data set to the images that `hf-customclip evaluate --plots` writes.
 
-The drawing itself is in `figures`. Importing this module needs Matplotlib (the `plots` extra).
+The drawing itself is in `hf_customclip.plotting`. Importing this module needs Matplotlib (the `plots` extra).
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from .._plotting import save_figure
 from ..data.images import decode_image, to_rgb
-from ..inference.encode import EmbeddedDataset
-from .chance import chance_recall
-from .figures import (
+from ..plotting import (
     Hit,
-    Query,
+    QueryHits,
     plot_image_to_text,
     plot_recall_curve,
     plot_similarity,
     plot_text_to_image,
     plot_training_curves,
+    save_figure,
 )
+from .chance import chance_recall
+from .embedded_dataset import EmbeddedDataset
 from .retrieval import retrieval_ranks
 
 CURVE_LENGTH = 100
@@ -139,7 +139,7 @@ class _Results:
         own = self.embedded.text_image_ids == self.gallery_ids[position]
         return int(own.nonzero()[0])
 
-    def text_query(self, position: int, top_k: int) -> Query:
+    def text_query(self, position: int, top_k: int) -> QueryHits:
         """The images for the first caption of an image."""
         text = self.first_text(position)
         query = self.embedded.text_embeds[text]
@@ -150,9 +150,9 @@ class _Results:
         ]
         own_id = self.gallery_ids[position : position + 1]
         rank = retrieval_ranks(query[None], self.gallery, own_id, self.gallery_ids)
-        return Query(self.captions[text], hits, int(rank))
+        return QueryHits(self.captions[text], hits, int(rank))
 
-    def image_query(self, position: int, top_k: int) -> Query:
+    def image_query(self, position: int, top_k: int) -> QueryHits:
         """The captions for an image."""
         query, own_id = self.gallery[position], self.gallery_ids[position : position + 1]
         texts, text_ids = self.embedded.text_embeds, self.embedded.text_image_ids
@@ -163,7 +163,7 @@ class _Results:
             for i, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
         rank = retrieval_ranks(query[None], texts, own_id, text_ids)
-        return Query(self.image(position), hits, int(rank))
+        return QueryHits(self.image(position), hits, int(rank))
 
     def batch(self, positions: list[int]) -> tuple[Tensor, list[Any], list[str]]:
         """Similarities, images and first captions of some images."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
+    from .intervals import Difference
+
 WAYS = {"i2t": "image to text", "t2i": "text to image"}
 _RETRIEVAL_COLUMNS = {
     "recall@1": "R@1",
@@ -26,21 +28,45 @@ _CLASSIFICATION_NAMES = {
 
 
 def format_retrieval_table(
-    metrics: Mapping[str, float], chance: Mapping[str, float] | None = None, prefix: str = ""
+    metrics: Mapping[str, float],
+    chance: Mapping[str, float] | None = None,
+    intervals: Mapping[str, tuple[float, float]] | None = None,
+    prefix: str = "",
 ) -> str:
-    """`retrieval_metrics` as a table for the terminal, each direction above its chance values.
+    """`retrieval_metrics` as a table for the terminal, each direction above its interval and chance values.
 
     `prefix` is what the metric names start with beyond the library's own, such as `eval_`.
     """
     rows = [["", *_RETRIEVAL_COLUMNS.values()]]
     for way, label in WAYS.items():
         rows.append([label, *_retrieval_cells(metrics, f"{prefix}{way}_")])
+        if intervals is not None:
+            names = [f"{way}_{key}" for key in _RETRIEVAL_COLUMNS]
+            rows.append(["  95 % interval", *(_interval(intervals.get(name)) for name in names)])
         if chance is not None:
             rows.append(["  by chance", *_retrieval_cells(chance, f"{way}_")])
     rsum = f"rsum {metrics[prefix + 'rsum']:.1f} of 600"
-    if chance is not None:
-        rsum += f" (by chance {chance['rsum']:.1f})"
-    return f"{_align(rows)}\n{rsum}"
+    beside = [f"95 % interval {_interval(intervals['rsum'], 1)}"] if intervals is not None else []
+    beside += [f"by chance {chance['rsum']:.1f}"] if chance is not None else []
+    return f"{align(rows)}\n{rsum}{' (' + ', '.join(beside) + ')' if beside else ''}"
+
+
+def format_comparison_table(differences: Mapping[str, Difference]) -> str:
+    """`paired_differences` as a table for the terminal; what is no luck at 95 % is marked with a star."""
+    rows = [["", "first", "second", "difference", "95 % interval", ""]]
+    for name, each in differences.items():
+        way, _, metric = name.partition("_")
+        label = f"{WAYS[way]} {_RETRIEVAL_COLUMNS[metric]}" if way in WAYS else f"{name} of 600"
+        digits = 1 if name == "rsum" else 4
+        values = [f"{value:.{digits}f}" for value in (each.first, each.second)]
+        bounds = f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
+        rows.append([label, *values, f"{each.difference:+.{digits}f}", bounds, "*" if each.is_clear else ""])
+    clear = any(each.is_clear for each in differences.values())
+    return align(rows) + ("\n* the interval leaves out 0" if clear else "\nno difference is clear of luck")
+
+
+def _interval(bounds: tuple[float, float] | None, digits: int = 3) -> str:
+    return "" if bounds is None else f"{bounds[0]:.{digits}f}-{bounds[1]:.{digits}f}"
 
 
 def format_classification_table(metrics: Mapping[str, float], num_labels: int) -> str:
@@ -54,7 +80,7 @@ def format_classification_table(metrics: Mapping[str, float], num_labels: int) -
     rows += [
         [name, f"{metrics[key]:.4f}", f"{chance[key]:.4f}"] for key, name in _CLASSIFICATION_NAMES.items()
     ]
-    return _align(rows)
+    return align(rows)
 
 
 def retrieval_eval_results(
@@ -80,9 +106,20 @@ def retrieval_eval_results(
         if metric != "mean_rank"
         for way, label in WAYS.items()
     } | {"rsum": "Sum of the six recalls (of 600)"}
-    values = {key: metrics[prefix + key] for key in named}
     task = ("image-text-retrieval", "Image-text retrieval")
-    return _eval_results(task, values, named, dataset_type, dataset_name, dataset_split)
+    results = []
+    for language in ["", *languages_of(metrics, prefix)]:
+        end = language and f"_{language}"
+        values = {f"{key}{end}": metrics[f"{prefix}{key}{end}"] for key in named}
+        names = {f"{key}{end}": f"{name} ({language})" if language else name for key, name in named.items()}
+        results += _eval_results(task, values, names, dataset_type, dataset_name, dataset_split)
+    return results
+
+
+def languages_of(metrics: Mapping[str, float], prefix: str = "") -> list[str]:
+    """The languages that metrics were measured in, by the names `{prefix}rsum_{language}`."""
+    start = f"{prefix}rsum_"
+    return [name.removeprefix(start) for name in metrics if name.startswith(start)]
 
 
 def classification_eval_results(
@@ -123,8 +160,8 @@ def _retrieval_cells(metrics: Mapping[str, float], prefix: str) -> list[str]:
     return [f"{metrics[prefix + key]:.{1 if key.endswith('rank') else 4}f}" for key in _RETRIEVAL_COLUMNS]
 
 
-def _align(rows: list[list[str]]) -> str:
-    """The first column to the left, numbers to the right."""
+def align(rows: list[list[str]]) -> str:
+    """Rows of cells as a table for the terminal: the first column to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

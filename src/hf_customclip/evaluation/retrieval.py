@@ -14,6 +14,7 @@ then does not depend on the block size, the number of threads or the device.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,6 +25,27 @@ BLOCK_ELEMENTS = 2**21
 """Scores computed at a time: under 100 MB besides the embeddings, however many there are."""
 
 ArrayLike = Tensor | np.ndarray
+
+
+@dataclass(frozen=True)
+class RetrievalRanks:
+    """The rank of the best right answer for every query of a data set, from 1.
+
+    Attributes:
+        images: `[num_images]`, of each distinct image among the texts, in order of first appearance.
+        texts: `[num_texts]`, of each text among the images.
+        image_of_text: `[num_texts]`, the position in `images` of the image that each text describes.
+    """
+
+    images: Tensor
+    texts: Tensor
+    image_of_text: Tensor
+
+    def metrics(self) -> dict[str, float]:
+        """Recall@1/5/10 (0 to 1), median and mean rank both ways, and `rsum`, the recalls' sum times 100."""
+        metrics = rank_metrics(self.images, "i2t_") | rank_metrics(self.texts, "t2i_")
+        metrics["rsum"] = 100 * sum(value for name, value in metrics.items() if "recall@" in name)
+        return metrics
 
 
 def retrieval_ranks(
@@ -43,7 +65,39 @@ def retrieval_ranks(
     """
     query_side = _checked_side(queries, query_ids, "query")
     candidate_side = _checked_side(candidates, candidate_ids, "candidate")
-    return _two_way_ranks(query_side, candidate_side, block_elements)[0]
+    return _two_way_ranks(query_side, candidate_side, [], block_elements)[0]
+
+
+def ranks_both_ways(
+    image_embeds: ArrayLike,
+    text_embeds: ArrayLike,
+    image_ids: ArrayLike,
+    text_image_ids: ArrayLike,
+    text_groups: ArrayLike | None = None,
+    block_elements: int = BLOCK_ELEMENTS,
+) -> RetrievalRanks:
+    """The ranks behind `retrieval_metrics`.
+
+    Args:
+        text_groups: `[num_texts]` or `[num_texts, kinds]` integers from 0, for a laxer protocol: every text of
+            a group is right for every image that has a text of that group, and the image for the text. Groups
+            are equal captions, say, or the images of one product.
+
+    The other arguments and errors are those of `retrieval_metrics`.
+    """
+    images, ids = _first_of_each_id(*_checked_side(image_embeds, image_ids, "image"))
+    texts, text_ids = _checked_side(text_embeds, text_image_ids, "text")
+    text_ids = text_ids.to(ids.device)
+    _check_all_have_right(text_ids, ids, "text", "image")
+    ordered, order = ids.sort()
+    image_of_text = order[torch.searchsorted(ordered, text_ids.contiguous())]
+    also: list[Labels] = []
+    if text_groups is not None:
+        groups = torch.as_tensor(text_groups, device=ids.device).long().reshape(len(text_ids), -1)
+        for kind in groups.unbind(1):
+            also += _labels_of_groups(kind, image_of_text, len(ids))
+    ranks = _two_way_ranks((images, ids), (texts, text_ids), also, block_elements, names=("image", "text"))
+    return RetrievalRanks(*ranks, image_of_text)
 
 
 def retrieval_metrics(
@@ -65,13 +119,8 @@ def retrieval_metrics(
     Raises:
         ValueError: the shapes do not belong together, or an image has no text, or a text has no image.
     """
-    images = _first_of_each_id(*_checked_side(image_embeds, image_ids, "image"))
-    texts = _checked_side(text_embeds, text_image_ids, "text")
-    i2t, t2i = _two_way_ranks(images, texts, block_elements, names=("image", "text"))
-    _check_all_have_right(texts[1], images[1], "text", "image")
-    metrics = rank_metrics(i2t, "i2t_") | rank_metrics(t2i, "t2i_")
-    metrics["rsum"] = 100 * sum(value for name, value in metrics.items() if "recall@" in name)
-    return metrics
+    sides = image_embeds, text_embeds, image_ids, text_image_ids
+    return ranks_both_ways(*sides, block_elements=block_elements).metrics()
 
 
 def rank_metrics(ranks: Tensor, prefix: str = "") -> dict[str, float]:
@@ -84,6 +133,7 @@ def rank_metrics(ranks: Tensor, prefix: str = "") -> dict[str, float]:
 
 
 Side = tuple[Tensor, Tensor]  # embeddings [n, d] and their ids [n]
+Labels = tuple[Tensor, Tensor]  # of queries and of candidates; equal ones mark right pairs
 
 
 def _checked_side(embeds: ArrayLike, ids: ArrayLike, name: str) -> Side:
@@ -118,12 +168,34 @@ def _check_all_have_right(ids: Tensor, other_ids: Tensor, name: str, other: str)
         )
 
 
+def _labels_of_groups(text_groups: Tensor, image_of_text: Tensor, num_images: int) -> list[Labels]:
+    """Labels of images and texts, of which one pair is equal where an image has a text of the text's group.
+
+    An image has as many labels as texts of different groups, so there are as many pairs of label columns.
+    """
+    pairs = torch.unique(torch.stack([image_of_text, text_groups]), dim=1)  # sorted by image
+    images, groups = pairs[0].contiguous(), pairs[1]
+    place = torch.arange(len(images), device=images.device) - torch.searchsorted(images, images)
+    columns = []
+    for number in range(int(place.max()) + 1):
+        labels = torch.full((num_images,), -1, device=images.device)
+        chosen = place == number
+        labels[images[chosen]] = groups[chosen]
+        columns.append((labels, text_groups))
+    return columns
+
+
 def _two_way_ranks(
-    queries: Side, candidates: Side, block_elements: int, names: tuple[str, str] = ("query", "candidate")
+    queries: Side,
+    candidates: Side,
+    also_right: list[Labels],
+    block_elements: int,
+    names: tuple[str, str] = ("query", "candidate"),
 ) -> tuple[Tensor, Tensor]:
     """Ranks of the queries among the candidates and, from the same scores, the other way round.
 
-    Only the queries are checked here: a candidate without a right query gets the worst rank.
+    A pair is right where ids are equal, or labels of `also_right`. Only the queries are checked here: a
+    candidate without a right query gets the worst rank.
     """
     (left, left_ids), (right, right_ids) = queries, candidates
     right, right_ids = right.to(left.device), right_ids.to(left.device)
@@ -133,17 +205,24 @@ def _two_way_ranks(
             f"{right.shape[1]}; they must come from the same space."
         )
     _check_all_have_right(left_ids, right_ids, *names)
-    best_left, best_right = _best_right_scores((left, left_ids), (right, right_ids), block_elements)
+    labels = [(left_ids, right_ids), *also_right]
+    best_left, best_right = _best_right_scores(left, right, labels, block_elements)
     lower_left, lower_right = torch.zeros_like(left_ids), torch.zeros_like(right_ids)
+    number_left, number_right = torch.zeros_like(left_ids), torch.zeros_like(right_ids)
     for rows, columns in _blocks(len(left), len(right), block_elements):
         scores = (left[rows].double() @ right[columns].double().T).float()
+        is_right = left_ids[rows, None] == right_ids[None, columns]
+        for of_left, of_right in also_right:
+            is_right |= of_left[rows, None] == of_right[None, columns]
         # Right candidates do not compete: they count as lower than the best right one.
-        scores.masked_fill_(left_ids[rows, None] == right_ids[None, columns], -torch.inf)
+        scores.masked_fill_(is_right, -torch.inf)
         lower_left[rows] += (scores < best_left[rows, None]).sum(1, dtype=torch.int32)
         lower_right[columns] += (scores < best_right[None, columns]).sum(0, dtype=torch.int32)
+        number_left[rows] += is_right.sum(1, dtype=torch.int32)
+        number_right[columns] += is_right.sum(0, dtype=torch.int32)
     return (
-        _ranks_from_lower(lower_left, len(right), _number_right(left_ids, right_ids)),
-        _ranks_from_lower(lower_right, len(left), _number_right(right_ids, left_ids)),
+        _ranks_from_lower(lower_left, len(right), number_left),
+        _ranks_from_lower(lower_right, len(left), number_right),
     )
 
 
@@ -152,29 +231,28 @@ def _ranks_from_lower(lower: Tensor, num_candidates: int, num_right: Tensor) -> 
     return torch.minimum(1 + num_candidates - lower, 1 + num_candidates - num_right)
 
 
-def _number_right(ids: Tensor, other_ids: Tensor) -> Tensor:
-    ordered, ids = other_ids.sort().values, ids.contiguous()
-    return torch.searchsorted(ordered, ids, right=True) - torch.searchsorted(ordered, ids)
-
-
-def _best_right_scores(queries: Side, candidates: Side, block_elements: int) -> tuple[Tensor, Tensor]:
+def _best_right_scores(
+    left: Tensor, right: Tensor, labels: list[Labels], block_elements: int
+) -> tuple[Tensor, Tensor]:
     """The best score of a right pair for every query and every candidate; -inf where there is none."""
-    (left, left_ids), (right, right_ids) = queries, candidates
     best_left = torch.full((len(left),), -torch.inf, device=left.device)
     best_right = torch.full((len(right),), -torch.inf, device=left.device)
-    for i, j in _right_pairs(left_ids, right_ids, max(1, block_elements // (4 * left.shape[1]))):
-        scores = (left[i].double() * right[j].double()).sum(1).float()
-        scores.masked_fill_(scores.isnan(), -torch.inf)
-        best_left.scatter_reduce_(0, i, scores, "amax")
-        best_right.scatter_reduce_(0, j, scores, "amax")
+    pairs_at_a_time = max(1, block_elements // (4 * left.shape[1]))
+    for of_left, of_right in labels:
+        for i, j in _right_pairs(of_left, of_right, pairs_at_a_time):
+            scores = (left[i].double() * right[j].double()).sum(1).float()
+            scores.masked_fill_(scores.isnan(), -torch.inf)
+            best_left.scatter_reduce_(0, i, scores, "amax")
+            best_right.scatter_reduce_(0, j, scores, "amax")
     return best_left, best_right
 
 
 def _right_pairs(ids: Tensor, other_ids: Tensor, pairs_at_a_time: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Positions (i, j) with `ids[i] == other_ids[j]`, in pieces: all may not fit in memory."""
     ordered, order = other_ids.sort(stable=True)
-    first = torch.searchsorted(ordered, ids.contiguous())
-    ends = _number_right(ids, other_ids).cumsum(0)
+    ids = ids.contiguous()
+    first = torch.searchsorted(ordered, ids)
+    ends = (torch.searchsorted(ordered, ids, right=True) - first).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     total = int(ends[-1])
     for begin in range(0, total, pairs_at_a_time):

@@ -1,8 +1,9 @@
-"""Which tower's outputs are kept for a data set, and how they stand in for images and captions."""
+"""Which tower's outputs are cached for a data set, and the data sets that training and evaluation read then."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,21 @@ from huggingface_hub import constants
 from transformers.utils import logging
 
 from ..data.data_collator import ContrastiveCollator
-from ..data.pairs import CaptionTable, check_columns
-from ..inference.fingerprints import weights_digest, weights_state
-from ..modeling.freezing_custom_clip import is_trained
-from ..modeling.towers_custom_clip import image_input_shape
+from ..data.pairs import CaptionTable, PairDataset, RetrievalDataset, check_columns
+from ..inference.loading import worker_count
+from ..modeling.freezing_custom_clip import TOWERS, is_trained
+from ..modeling.heads_only_custom_clip import tower_digest
 from .cached_rows import CachedRows
-from .extraction import CaptionLoader, ImageLoader, fill, unreadable_error, worker_count
+from .extraction import fill, pixel_batch_bytes, storage_order, unreadable_error
 from .items import Captions, Images, distinct_captions, distinct_images
-from .keys import has_random_tokens, image_ingredients, text_ingredients
+from .keys import has_random_tokens, text_ingredients, vision_ingredients
 from .layout import DTYPES, Layout
 from .store import FeatureStore, Stored, StoreSpec
-from .towers import MODULES, TowerPass, feature_width, resolve_precision
+from .tower_pass import TowerPass, feature_width, resolve_precision
 
 logger = logging.get_logger(__name__)
 
-TOWERS = ("image", "text")
+FEATURES_OF = {"vision": "image_features", "text": "text_features"}
 # Of the accelerator's free memory, at most so much is taken for the features of one data set.
 DEVICE_MEMORY_SHARE = 0.25
 NAMES_SHOWN = 20
@@ -36,6 +37,15 @@ NAMES_SHOWN = 20
 def default_folder() -> Path:
     """Where features are kept unless `feature_cache_dir` says otherwise."""
     return Path(constants.HF_HOME) / "customclip_features"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A data set without its unreadable rows, its captions' numbers, and the features by their names."""
+
+    dataset: Dataset
+    table: CaptionTable
+    features: dict[str, CachedRows]
 
 
 class FeatureCache:
@@ -71,11 +81,10 @@ class FeatureCache:
         self.device, self.workers = torch.device(device), workers
         self.split_weights = split_weights
         self.is_main, self.show_progress = is_main, show_progress
-        self._weights: dict[str, tuple[Any, str]] = {}
-        self._opened: dict[Any, tuple[Dataset, dict[str, Any]]] = {}
+        self._opened: dict[Any, tuple[Dataset, _Opened]] = {}
         self._said: set[str] = set()
 
-    def inputs(
+    def pairs(
         self,
         model: Any,
         dataset: Dataset,
@@ -83,43 +92,62 @@ class FeatureCache:
         *,
         captions_per_image: int | None = None,
         image_transform: Callable[[Any], Any] | None = None,
-    ) -> dict[str, Any]:
-        """Arguments for `PairDataset` or `RetrievalDataset`: the data set, with features where they are kept.
+    ) -> PairDataset:
+        """The pairs that training reads, with features in the place of what frozen towers would see.
 
         Args:
             captions_per_image: how many captions of an image are asked for, the first ones; None for all.
-            image_transform: the augmentation of training images, which forbids keeping them.
+            image_transform: the augmentation of training images, which forbids caching them.
 
         Raises:
-            ValueError: `mode` is "always" and a tower's outputs cannot be kept; or images cannot be read.
+            ValueError: `mode` is "always" and a tower's outputs cannot be cached; or images cannot be read.
             OSError: there is too little space on the disk.
         """
+        found = self._open(model, dataset, collator, captions_per_image, image_transform)
+        return PairDataset(found.dataset, found.table, **found.features, image_transform=image_transform)
+
+    def retrieval_items(self, model: Any, dataset: Dataset, collator: Any) -> RetrievalDataset:
+        """Images with all their captions, which evaluation reads; raises as `pairs` does."""
+        found = self._open(model, dataset, collator)
+        return RetrievalDataset(found.dataset, found.table, **found.features, image_transform=None)
+
+    def _open(
+        self,
+        model: Any,
+        dataset: Dataset,
+        collator: Any,
+        captions_per_image: int | None = None,
+        image_transform: Callable[[Any], Any] | None = None,
+    ) -> _Opened:
         check_columns(dataset)
         if hasattr(model, "get_base_model"):  # PEFT's wrapper
             model = model.get_base_model()
-        kept = [tower for tower in TOWERS if self._keeps(tower, model, collator, dataset, image_transform)]
-        states = tuple(weights_state(getattr(model, MODULES[tower])) for tower in kept)
-        key = (id(dataset), id(model), id(collator), captions_per_image, *kept, *states)
+        cached = [tower for tower in TOWERS if self._caches(tower, model, collator, dataset, image_transform)]
+        weights = [_weights_digest(model, tower) for tower in cached]
+        key = (id(dataset), id(collator), captions_per_image, *cached, *weights)
         if key not in self._opened:
+            made = self._make(cached, model, dataset, collator, captions_per_image)
             # With the data set, whose id might else be another's one day.
-            self._opened[key] = dataset, self._make(kept, model, dataset, collator, captions_per_image)
-        return {**self._opened[key][1], "image_transform": image_transform}
+            self._opened[key] = dataset, made
+        return self._opened[key][1]
 
     def _make(
-        self, kept: list[str], model: Any, dataset: Dataset, collator: Any, captions_per_image: int | None
-    ) -> dict[str, Any]:
+        self, cached: list[str], model: Any, dataset: Dataset, collator: Any, captions_per_image: int | None
+    ) -> _Opened:
         features: dict[str, CachedRows] = {}
-        if "image" in kept:
+        if "vision" in cached:
             dataset, features["image_features"] = self._images(model, dataset, collator)
-        if "text" in kept:
-            features["text_features"] = self._texts(model, dataset, collator, captions_per_image)
+        table = CaptionTable(dataset)
+        if "text" in cached:
+            used = None if captions_per_image is None else table.first_captions(captions_per_image)
+            features["text_features"] = self._texts(model, dataset, collator, used)
         if len(features) == len(TOWERS) and self._fit_on_device(features):
             features = {name: rows.on(self.device) for name, rows in features.items()}
-        return {"dataset": dataset, **features}
+        return _Opened(dataset, table, features)
 
     # ---- Whether ----
 
-    def _keeps(self, tower: str, model: Any, collator: Any, dataset: Dataset, image_transform: Any) -> bool:
+    def _caches(self, tower: str, model: Any, collator: Any, dataset: Dataset, image_transform: Any) -> bool:
         if self.mode == "never":
             return False
         reason = reason_against(tower, model, collator, dataset, image_transform)
@@ -149,8 +177,7 @@ class FeatureCache:
     def _images(self, model: Any, dataset: Dataset, collator: Any) -> tuple[Dataset, CachedRows]:
         """The data set without the rows whose image cannot be read, and the features of the others."""
         images = distinct_images(dataset, self.folder)
-        ingredients = {**image_ingredients(model, collator), "data": images.digest}
-        stored = self._stored("image", model, dataset, ingredients, images, ImageLoader(images, collator))
+        stored = self._stored("vision", model, dataset, collator, images, vision_ingredients(model, collator))
         rows = stored.order[images.index]
         if stored.unreadable:
             readable = np.flatnonzero(~np.isin(images.index, list(stored.unreadable)))
@@ -167,14 +194,9 @@ class FeatureCache:
             f"{len(reasons)} image(s) cannot be read and are left out, {rows} row(s) with them: {names}"
         )
 
-    def _texts(
-        self, model: Any, dataset: Dataset, collator: Any, captions_per_image: int | None
-    ) -> CachedRows:
-        captions = distinct_captions(dataset, _first_captions(dataset, captions_per_image))
-        ingredients = {**text_ingredients(model, collator), "data": captions.digest}
-        stored = self._stored(
-            "text", model, dataset, ingredients, captions, CaptionLoader(captions, collator)
-        )
+    def _texts(self, model: Any, dataset: Dataset, collator: Any, used: np.ndarray | None) -> CachedRows:
+        captions = distinct_captions(dataset, used)
+        stored = self._stored("text", model, dataset, collator, captions, text_ingredients(model, collator))
         # One more place, out of range, for captions that are not used.
         order = np.append(stored.order, len(captions))
         return CachedRows(stored.features, order[captions.index], stored.file)
@@ -184,41 +206,37 @@ class FeatureCache:
         tower: str,
         model: Any,
         dataset: Dataset,
-        ingredients: dict[str, str],
+        collator: Any,
         items: Images | Captions,
-        load: ImageLoader | CaptionLoader,
+        ingredients: dict[str, str],
     ) -> Stored:
         dtype = resolve_precision(self.precision, self.device)
         spec = StoreSpec(
             tower=tower,
             ingredients={
                 **ingredients,
-                "weights": self._weights_digest(model, tower),
+                "data": items.digest,
+                "weights": _weights_digest(model, tower),
                 "precision": DTYPES[dtype],
             },
             about={"model": _tower_name(model, tower), "data": _data_name(dataset)},
             layout=Layout(len(items), feature_width(model, tower), dtype),
         )
         store = FeatureStore(self.folder, spec)
+        processor, max_text_length = collator.processor, collator.max_text_length
         while (stored := store.open()) is None:
-            store.begin(load.order)
-            channels, height, width = image_input_shape(model.config.vision_config)
+            store.begin(lambda: storage_order(items, processor, max_text_length))
             fill(
                 store,
-                load,
+                items,
                 TowerPass(model, tower, dtype, self.device),
-                workers=worker_count(self.device, self.workers, 4 * channels * height * width),
+                processor,
+                max_text_length,
+                num_workers=worker_count(self.device, self.workers, pixel_batch_bytes(model)),
                 unreadable=self.unreadable,
                 show_progress=self.is_main and self.show_progress,
             )
         return stored
-
-    def _weights_digest(self, model: Any, tower: str) -> str:
-        module = getattr(model, MODULES[tower])
-        state = (id(model), weights_state(module))
-        if tower not in self._weights or self._weights[tower][0] != state:
-            self._weights[tower] = state, weights_digest(module)
-        return self._weights[tower][1]
 
 
 def reason_against(
@@ -231,10 +249,10 @@ def reason_against(
         return "its inputs are prepared by a data_collator of your own"
     if len(dataset) == 0:
         return "the data set is empty"
-    module = getattr(model, MODULES[tower])
+    module = getattr(model, f"{tower}_model")
     if is_trained(module):
         return "it is trained"
-    if tower == "image" and image_transform is not None:
+    if tower == "vision" and image_transform is not None:
         return "the training images are augmented"
     if tower == "text" and has_random_tokens(collator.processor.tokenizer):
         return "its tokenizer cuts words at random"
@@ -244,23 +262,19 @@ def reason_against(
 def check_still_frozen(model: Any, inputs: dict[str, Any]) -> None:
     """Raise ValueError where a tower that has been unfrozen since is fed its cached outputs."""
     for tower in TOWERS:
-        if f"{tower}_features" in inputs and is_trained(getattr(model, MODULES[tower])):
+        if FEATURES_OF[tower] in inputs and is_trained(getattr(model, f"{tower}_model")):
             raise ValueError(
                 f"The {tower} tower was unfrozen after training on its cached outputs had begun, so it would "
                 "not be trained: train with feature_cache='never'."
             )
 
 
-def _first_captions(dataset: Dataset, captions_per_image: int | None) -> np.ndarray | None:
-    if captions_per_image is None:
-        return None
-    images = CaptionTable(dataset).captions_of_images()
-    return np.array([caption for captions in images for caption in captions[:captions_per_image]], np.int64)
+def _weights_digest(model: Any, tower: str) -> str:
+    return tower_digest(getattr(model, f"{tower}_model"), getattr(model.config, f"{tower}_pooling"))
 
 
 def _tower_name(model: Any, tower: str) -> str:
-    name = getattr(model.config, {"image": "vision_name", "text": "text_name"}[tower])
-    return name or type(getattr(model, MODULES[tower])).__name__
+    return getattr(model.config, f"{tower}_name") or type(getattr(model, f"{tower}_model")).__name__
 
 
 def _data_name(dataset: Dataset) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from .._files import read_json
 from .store import MANIFEST, PARTIAL, START, WORK, read_manifest
 
-STORE_NAME = re.compile(r"(image|text)-[0-9a-f]{32}")
+STORE_NAME = re.compile(r"(vision|text)-[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class StoreInfo:
     """One kept store.
 
     Attributes:
-        tower: "image" or "text".
+        tower: "vision" or "text".
         key: 32 hexadecimal digits, unique.
         path: its folder.
         about: which model and which data, as far as their names are known.

@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import xxhash
-from datasets import Dataset, Image
+from datasets import Dataset
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from .._digests import digest, digest_of_json, image_identity
 from .._files import replacing
 from ..data.images import image_name
-from ..inference.fingerprints import digest, digest_of_json
+from ..data.pairs import ImageColumn
 
 ROWS_AT_ONCE = 256
 DIGEST_BYTES = 16
@@ -36,13 +37,13 @@ class Images:
     """The distinct images of a data set, in the order in which they first appear.
 
     Attributes:
-        rows: undecoded images, `[{"image": {"bytes", "path"}}, …]`.
+        column: the undecoded images of all rows.
         first: (distinct,) the row where each first appears.
         index: (rows,) the number of each row's image.
         digest: the same for the same images in the same order.
     """
 
-    rows: Dataset
+    column: ImageColumn
     first: np.ndarray
     index: np.ndarray
     digest: str
@@ -51,7 +52,7 @@ class Images:
         return len(self.first)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        return self.rows[int(self.first[number])]["image"]
+        return self.column[int(self.first[number])]
 
     def name(self, number: int) -> str:
         """What a person would call the image."""
@@ -81,15 +82,15 @@ class Captions:
 
 def distinct_images(dataset: Dataset, folder: Path) -> Images:
     """The distinct images; `folder` is where digests are kept."""
-    rows = dataset.with_format(None).select_columns(["image"]).cast_column("image", Image(decode=False))
-    digests = _kept_digests(dataset, rows, folder)
+    column = ImageColumn(dataset)
+    digests = _kept_digests(dataset, column.rows, folder)
     flat = np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}").reshape(-1)
     _, first, index = np.unique(flat, return_index=True, return_inverse=True)
     order = np.argsort(first)  # np.unique sorts by digest; reading is fastest in the data set's own order
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     first = first[order]
-    return Images(rows, first, rank[index.reshape(-1)], digest(np.ascontiguousarray(digests[first])))
+    return Images(column, first, rank[index.reshape(-1)], digest(np.ascontiguousarray(digests[first])))
 
 
 def distinct_captions(dataset: Dataset, used: np.ndarray | None = None) -> Captions:
@@ -118,23 +119,23 @@ def _all_captions(dataset: Dataset) -> pa.Array:
 
 def _kept_digests(dataset: Dataset, rows: Dataset, folder: Path) -> np.ndarray:
     """(rows, 16) bytes."""
-    identity = _identity(dataset)
-    kept = folder / "digests" / f"{identity}.safetensors"
-    if identity and kept.exists():
+    state = _state(dataset)
+    kept = folder / "digests" / f"{state}.safetensors"
+    if state and kept.exists():
         try:
             return load_file(kept)["digests"].numpy()
         except SafetensorError:
             pass  # cut short; altered digests make another key, and the features are computed anew
     chunks = [_digests(chunk) for chunk in _image_chunks(rows)]
     digests = np.frombuffer(b"".join(digests for digests, _ in chunks), np.uint8).reshape(-1, DIGEST_BYTES)
-    if identity and not any(in_files for _, in_files in chunks):  # files change under an unchanged data set
+    if state and not any(in_files for _, in_files in chunks):  # files change under an unchanged data set
         kept.parent.mkdir(parents=True, exist_ok=True)
         with replacing(kept) as name:
             save_file({"digests": torch.from_numpy(digests.copy())}, name)
     return digests
 
 
-def _identity(dataset: Dataset) -> str | None:
+def _state(dataset: Dataset) -> str | None:
     """A name for a memory-mapped data set in its present state; None for one in memory."""
     try:
         files = [os.stat(file["filename"]) for file in dataset.cache_files]
@@ -154,15 +155,7 @@ def _digests(chunk: pa.StructArray) -> tuple[bytes, bool]:
     """The images' digests one after the other, and whether any lies in a file of its own."""
     contents = chunk.field("bytes")
     digests = [
-        xxhash.xxh3_128_digest(content.as_buffer() if content.is_valid else _file_state(path.as_py()))
+        image_identity(content.as_buffer() if content.is_valid else None, path.as_py())
         for content, path in zip(contents, chunk.field("path"), strict=True)
     ]
     return b"".join(digests), contents.null_count > 0
-
-
-def _file_state(path: str | None) -> bytes:
-    try:
-        state = os.stat(path or "")
-    except OSError:
-        return f"no file {path}".encode()
-    return f"{path} {state.st_size} {state.st_mtime_ns}".encode()

@@ -12,20 +12,20 @@ import torch
 import torchvision
 import transformers
 
+from .._digests import digest, digest_of_json
 from ..data.data_collator import ContrastiveCollator
-from ..inference.fingerprints import digest, digest_of_json
 
 # Differ between copies of one tower that compute the same.
 NOT_CONTENT = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype")
 # Beside the model's own code: what decodes, prepares and runs.
 CODE = [
     Path(__file__).parents[1] / name
-    for name in ("data/images.py", "data/data_collator.py", "features/towers.py")
+    for name in ("data/images.py", "data/preparation.py", "features/tower_pass.py")
 ]
 
 
-def image_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str]:
-    """Of the image tower's features, without its weights, the precision and the data."""
+def vision_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str]:
+    """Of the vision tower's features, without its weights, the precision and the data."""
     processor = cast(Any, collator.processor).image_processor
     return {
         "config": digest_of_json(_content(model.config.vision_config.to_dict())),

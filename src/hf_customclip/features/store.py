@@ -1,8 +1,8 @@
 """The on-disk store of one tower's outputs: a safetensors file filled part by part, and a manifest.
 
-    <folder>/<image|text>-<key>/features.safetensors     features (count, width), order (count,)
-                                manifest.json            what they depend on, checksums; written last
-                                features.partial, work/  while it is being filled
+    <folder>/<vision|text>-<key>/features.safetensors     features (count, width), order (count,)
+                                 manifest.json            what they depend on, checksums; written last
+                                 features.partial, work/  while it is being filled
 
 The space is reserved before the work. Several processes and several runs may fill one store together: each
 claims parts by a file lock, which the system frees when a process is killed, and records every part it has
@@ -11,9 +11,11 @@ written with a checksum. A part depends on its items alone, so whoever writes it
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,9 @@ import torch
 from filelock import FileLock, Timeout
 from transformers.utils import logging
 
-from .._files import read_json, replacing, write_json
-from ..inference.fingerprints import digest_of_json
+from .._digests import digest_of_json
+from .._files import read_json, readable_size, replacing, write_json
 from .cached_rows import map_features
-from .files import needing_space
 from .layout import DTYPES, Layout
 
 logger = logging.get_logger(__name__)
@@ -41,7 +42,7 @@ class StoreSpec:
     """What a store holds.
 
     Attributes:
-        tower: "image" or "text".
+        tower: "vision" or "text".
         ingredients: everything the features depend on, as short strings; they make the key.
         about: for people: which model and which data.
         layout: how many features, how wide, of which type.
@@ -306,3 +307,22 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     checksum = manifest.pop("manifest_checksum", None)
     return manifest if digest_of_json(manifest) == checksum else None
+
+
+@contextmanager
+def needing_space(folder: Path, needed: int) -> Iterator[None]:
+    """Raise OSError, with the numbers, where `needed` bytes do not fit, or in the end did not."""
+    free = shutil.disk_usage(folder).free
+    full = OSError(
+        errno.ENOSPC,
+        f"The cached features need {readable_size(needed)}, and {folder} has {readable_size(free)} free: "
+        "make space, choose another feature_cache_dir, or train with feature_cache='never'",
+    )
+    if free < needed:
+        raise full
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise full from error
+        raise

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 
+from .._files import read_json, write_text
+from .._safetensors import count_parameters, read_headers, weight_files
+from .errors import CLIENT_ERRORS
 from .known_data import DataDescription, hub_id_of
+from .results import LANGUAGE_NAMES, RetrievalResult, newest_results
 
 if TYPE_CHECKING:
     from ..modeling.configuration_custom_clip import CustomClipConfig
 
-CLIP_PAPER = """@inproceedings{radford2021learning,
-  title     = {Learning Transferable Visual Models From Natural Language Supervision},
-  author    = {Radford, Alec and Kim, Jong Wook and Hallacy, Chris and Ramesh, Aditya and Goh, Gabriel and Agarwal, Sandhini and Sastry, Girish and Askell, Amanda and Mishkin, Pamela and Clark, Jack and Krueger, Gretchen and Sutskever, Ilya},
-  booktitle = {International Conference on Machine Learning},
-  year      = {2021}
-}"""  # noqa: E501
-SIGLIP_PAPER = """@inproceedings{zhai2023sigmoid,
-  title     = {Sigmoid Loss for Language Image Pre-Training},
-  author    = {Zhai, Xiaohua and Mustafa, Basil and Kolesnikov, Alexander and Beyer, Lucas},
-  booktitle = {IEEE/CVF International Conference on Computer Vision},
-  year      = {2023}
-}"""
-LANGUAGE_NAMES = {
-    "de": "German", "en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "ja": "Japanese",
-    "ko": "Korean", "pt": "Portuguese", "ru": "Russian", "zh": "Chinese",
-}  # fmt: skip
+# What a run leaves in its folder for the card: the data (a `DataDescription`) and what the saved model was
+# measured to do (a list of `RetrievalResult` without `data`).
+DATA_FILE, RESULTS_FILE = "data.json", "retrieval_results.json"
+IMAGES = {"training": "training.png", "retrieval": "retrieval.png"}
+# What a reader of the card wants to know of the training arguments, as it should be read.
+SETTINGS = {
+    "num_train_epochs": "epochs",
+    "max_steps": "steps",
+    "per_device_train_batch_size": "batch size (each process)",
+    "gradient_accumulation_steps": "gradient accumulation steps",
+    "captions_per_image": "captions of each image",
+    "caption_sampling": "choice of captions",
+    "gather_negatives": "negatives from all processes",
+    "optim": "optimizer",
+    "learning_rate": "learning rate",
+    "lr_scheduler_type": "schedule",
+    "warmup_steps": "warm-up",
+    "weight_decay": "weight decay",
+    "seed": "seed",
+    "bf16": "bf16",
+    "fp16": "fp16",
+}
+SAYS_NOTHING = {"max_steps": -1, "warmup_steps": 0, "weight_decay": 0, "gradient_accumulation_steps": 1}
 HISTORY_COLUMNS = {
     "epoch": "epoch", "step": "step", "loss": "training loss", "eval_loss": "validation loss",
     "eval_i2t_recall@1": "image to text R@1", "eval_t2i_recall@1": "text to image R@1", "eval_rsum": "rsum",
@@ -37,54 +47,58 @@ HISTORY_COLUMNS = {
 MAX_HISTORY_ROWS = 12
 
 
-@dataclass(frozen=True)
-class RetrievalResult:
-    """Retrieval metrics of one split, by the contract's names.
+def write_model_card(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    data: DataDescription | None = None,
+    license: str | None = None,
+    results: Sequence[RetrievalResult] | None = None,
+    log_history: Sequence[Mapping[str, float]] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    api: HfApi | None = None,
+) -> Path:
+    """Write `README.md` into a saved model's folder, with an image of the curves where Matplotlib is there.
+
+    Parameters are counted in the weights. Arguments not named here are `render_model_card`'s.
 
     Args:
-        metrics: `i2t_recall@1`, …, `rsum`, each with `prefix` before it.
-        data, split: what was evaluated.
-        num_images, num_captions: its size, stated in the protocol where known.
-        prefix: what the names in `metrics` begin with, such as "eval_" or "test_".
-        chance: what ranking by chance would give, by the names without prefix.
+        data: what it was trained on; by default what the run wrote down in the folder's `data.json`.
+        license: by default the training argument `license`.
+        results: measured retrieval; what the run measured of the saved model itself wins over those of the
+            same split, and without any the newest of the log history are taken.
+        log_history: `trainer.state.log_history`; by default that of the folder's `trainer_state.json`.
+        arguments: of the training, as a dictionary; by default the folder's `training_args.json`.
+        api: asked for the licences of towers that came from the Hub; without it they are left out.
     """
+    from ..modeling.configuration_custom_clip import CustomClipConfig
 
-    metrics: Mapping[str, float]
-    data: DataDescription
-    num_images: int | None = None
-    num_captions: int | None = None
-    split: str | None = None
-    prefix: str = ""
-    chance: Mapping[str, float] | None = None
-
-    @property
-    def protocol(self) -> str:
-        """How it was measured, in words."""
-        sentences = [
-            "Image to text, an image counts as found at K if any of its captions is among its first K; text "
-            "to image, each caption looks for its one image. Recalls are in per cent."
-        ]
-        if self.num_images is not None and self.num_captions is not None:
-            held_out = ", held out" if self.split in ("test", "val", "validation") else ""
-            sentences.insert(0, f"{self.num_images:,} images and {self.num_captions:,} captions{held_out}.")
-            if self.num_images != 1000:
-                sentences.append("With so many candidates they do not compare with those over 1,000.")
-        return " ".join(sentences)
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """Table rows, recalls in per cent; chance below each direction where it is known."""
-        rows = []
-        for way, label in (("i2t", "image to text"), ("t2i", "text to image")):
-            rows.append([label, *_cells(self.metrics, f"{self.prefix}{way}_")])
-            if self.chance is not None:
-                rows.append(["by chance", *_cells(self.chance, f"{way}_")])
-        return rows
-
-    @property
-    def rsum(self) -> str:
-        """The sum of the six recalls in per cent."""
-        return f"{self.metrics[self.prefix + 'rsum']:.1f}"
+    folder = Path(folder)
+    config = CustomClipConfig.from_pretrained(folder)
+    trained, total = count_parameters(read_headers(weight_files(folder)), config.to_dict())
+    if log_history is None:
+        log_history = (read_json(folder / "trainer_state.json") or {}).get("log_history", [])
+    if arguments is None:
+        arguments = read_json(folder / "training_args.json") or {}
+    if data is None and (kept := read_json(folder / DATA_FILE)):
+        data = DataDescription(**{**kept, "languages": tuple(kept["languages"])})
+    measured = [RetrievalResult(**entry, data=data) for entry in read_json(folder / RESULTS_FILE) or []]
+    known = {result.split for result in measured}
+    logged = newest_results(log_history, data) if results is None else results
+    _draw_curves(log_history, folder)
+    card = render_model_card(
+        config,
+        repo_id,
+        data=data,
+        license=license or arguments.get("license"),
+        parameters=(trained, total),
+        tower_licenses=_hub_licenses((config.vision_name, config.text_name), api) if api else None,
+        settings=training_settings(arguments),
+        log_history=log_history,
+        images={name: file for name, file in IMAGES.items() if (folder / file).is_file()},
+        results=[*measured, *(result for result in logged if result.split not in known)],
+    )
+    return write_text(folder / "README.md", str(card))
 
 
 def render_model_card(
@@ -93,12 +107,11 @@ def render_model_card(
     *,
     data: DataDescription | None = None,
     license: str | None = None,
-    trained_parameters: int | None = None,
-    total_parameters: int | None = None,
+    parameters: tuple[int | None, int] | None = None,
     tower_licenses: Mapping[str, str] | None = None,
     settings: Mapping[str, object] | None = None,
     log_history: Sequence[Mapping[str, float]] = (),
-    curves: str | None = None,
+    images: Mapping[str, str] | None = None,
     results: Sequence[RetrievalResult] = (),
 ) -> ModelCard:
     """Render `model_card.md` for a model.
@@ -107,10 +120,11 @@ def render_model_card(
         repo_id: where it is (to be) published; stands in the examples of use.
         data: what it was trained on (`describe_data` recognises the well-known ones).
         license: the model's, as the Hub spells it; else what the data's terms ask for; else "unknown".
+        parameters: how many were trained (None where that is not known), and how many there are.
         tower_licenses: by the towers' names in `config`, where known.
         settings: of the training, as they should be read.
         log_history: `trainer.state.log_history`.
-        curves: path of an image of it, relative to the card.
+        images: paths, relative to the card, of the curves of "training" and of a few "retrieval" results.
         results: measured retrieval; feeds the `model-index` too.
     """
     return ModelCard.from_template(
@@ -119,19 +133,14 @@ def render_model_card(
         title=repo_id.split("/")[-1],
         repo_id=repo_id,
         config=config,
-        towers=_towers(config, tower_licenses or {}),
-        head=_head(config),
-        loss=_loss(config),
-        trained_parameters=trained_parameters,
-        total_parameters=total_parameters,
+        towers=[_tower(config, role, tower_licenses or {}) for role in ("vision", "text")],
+        parameters=parameters,
         data=data,
         settings={name: _cell(value) for name, value in (settings or {}).items()},
-        curves=curves,
+        images=images or {},
         history=_history(log_history),
         results=results,
-        languages=_language_names(data),
-        multilingual="multilingual" in (config.text_name or ""),
-        citations=_citations(config, data),
+        languages=", ".join(LANGUAGE_NAMES.get(code, code) for code in data.languages) if data else "",
     )
 
 
@@ -142,6 +151,19 @@ def template_path() -> Path:
         if path.is_file():
             return path
     raise FileNotFoundError("model_card.md is missing from this installation; install hf-customclip again.")
+
+
+def training_settings(arguments: Mapping[str, Any]) -> dict[str, object]:
+    """Of training arguments as a dictionary, those that the card shows, under readable names."""
+    shown = {key: arguments[key] for key in SETTINGS if arguments.get(key) not in (None, False)}
+    # Steps win over epochs where they are given; -1 says they are not.
+    if shown.get("max_steps", -1) > 0:
+        shown.pop("num_train_epochs", None)
+    return {
+        SETTINGS[key]: "yes" if value is True else value
+        for key, value in shown.items()
+        if SAYS_NOTHING.get(key) != value
+    }
 
 
 def _card_data(
@@ -166,24 +188,8 @@ def _card_data(
         datasets=[data.hub_id] if data and data.hub_id else None,
         metrics=["recall"] if results else None,
         model_name=repo_id.split("/")[-1] if results else None,
-        eval_results=[entry for result in results for entry in _eval_results(result)] or None,
+        eval_results=[entry for result in results for entry in result.eval_results()] or None,
     )
-
-
-def _eval_results(result: RetrievalResult) -> list[EvalResult]:
-    from ..evaluation.reports import retrieval_eval_results
-
-    return retrieval_eval_results(
-        result.metrics,
-        dataset_type=result.data.hub_id or result.data.name.lower().replace(" ", "-"),
-        dataset_name=result.data.name,
-        dataset_split=result.split,
-        prefix=result.prefix,
-    )
-
-
-def _towers(config: CustomClipConfig, licenses: Mapping[str, str]) -> list[dict[str, str | None]]:
-    return [_tower(config, role, licenses) for role in ("vision", "text")]
 
 
 def _tower(config: CustomClipConfig, role: str, licenses: Mapping[str, str]) -> dict[str, str | None]:
@@ -196,54 +202,51 @@ def _tower(config: CustomClipConfig, role: str, licenses: Mapping[str, str]) -> 
         license = license or "BSD-3-Clause; pretrained weights may carry the terms of the data they saw"
     elif hub_id := hub_id_of(name):
         link = f"[`{hub_id}`](https://huggingface.co/{hub_id})"
+    elif tower_config.model_type == "timm_wrapper":
+        link = f"timm's `{tower_config.architecture}`"
     groups = getattr(config, f"{role}_unfrozen_groups")
     frozen = f"frozen but for the last {groups} layer groups" if groups else "frozen"
     training = frozen if getattr(config, f"freeze_{role}") else "trained"
-    label = "image" if role == "vision" else "text"
-    return {"role": label, "link": link, "training": training, "license": license}
+    return {
+        "role": "image" if role == "vision" else "text",
+        "link": link,
+        "training": training,
+        "license": license,
+    }
 
 
-def _head(config: CustomClipConfig) -> str:
-    if config.projection_type == "linear":
-        return "one linear layer for each tower"
-    return (
-        "for each tower two linear layers with a residual, a layer norm and dropout "
-        f"{config.projection_dropout:g}"
-    )
-
-
-def _loss(config: CustomClipConfig) -> str:
-    if config.loss_type == "sigmoid":
-        return "sigmoid (SigLIP's)"
-    if config.learn_logit_scale:
-        temperature = "a learned temperature"
-    else:
-        temperature = "a fixed temperature" if config.logit_scale_init_value else "no temperature"
-    return f"symmetric cross-entropy over the batch (CLIP's), with {temperature}"
+def _hub_licenses(names: Sequence[str | None], api: HfApi) -> dict[str, str]:
+    """Licences that the cards of these towers state; what cannot be asked is left out."""
+    licenses = {}
+    for name in names:
+        try:
+            card = api.model_info(name).card_data if name and hub_id_of(name) else None
+        except CLIENT_ERRORS:
+            continue
+        if name and card and card.get("license"):
+            licenses[name] = str(card.get("license"))
+    return licenses
 
 
 def _history(log_history: Sequence[Mapping[str, float]]) -> dict[str, list[Any]] | None:
-    """Evaluations with the training loss logged before each; without evaluations, the training losses."""
-    rows: list[dict[str, float]] = []
+    """Evaluations with the training loss logged before each; without evaluations, the training losses.
+
+    Of several evaluations at one step the first counts: a later one may be of the best model, loaded again.
+    """
+    rows: dict[float, dict[str, float]] = {}
     loss: float | None = None
     evaluated = any("eval_loss" in entry for entry in log_history)
     for entry in log_history:
         loss = entry.get("loss", loss)
         if ("eval_loss" if evaluated else "loss") in entry:
-            rows.append({**entry, **({} if loss is None else {"loss": loss})})
+            rows.setdefault(entry["step"], {**entry, **({} if loss is None else {"loss": loss})})
     if not rows:
         return None
     # Evenly spaced, the last one always among them.
-    stride = -(-len(rows) // MAX_HISTORY_ROWS)
-    rows = rows[::-1][::stride][::-1]
-    shown = [key for key in HISTORY_COLUMNS if any(key in row for row in rows)]
-    cells = [[f"{row[key]:.4g}" if key in row else "" for key in shown] for row in rows]
+    chosen = list(rows.values())[::-1][:: -(-len(rows) // MAX_HISTORY_ROWS)][::-1]
+    shown = [key for key in HISTORY_COLUMNS if any(key in row for row in chosen)]
+    cells = [[f"{row[key]:.4g}" if key in row else "" for key in shown] for row in chosen]
     return {"columns": [HISTORY_COLUMNS[key] for key in shown], "rows": cells}
-
-
-def _cells(metrics: Mapping[str, float], prefix: str) -> list[str]:
-    recalls = [f"{100 * metrics[f'{prefix}recall@{k}']:.1f}" for k in (1, 5, 10)]
-    return [*recalls, f"{metrics[f'{prefix}median_rank']:.1f}"]
 
 
 def _cell(value: object) -> str:
@@ -251,10 +254,11 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
 
 
-def _language_names(data: DataDescription | None) -> str:
-    return ", ".join(LANGUAGE_NAMES.get(code, code) for code in data.languages) if data else ""
-
-
-def _citations(config: CustomClipConfig, data: DataDescription | None) -> list[str]:
-    cited = [CLIP_PAPER, SIGLIP_PAPER if config.loss_type == "sigmoid" else None]
-    return [entry for entry in [*cited, data.citation if data else None] if entry]
+def _draw_curves(log_history: Sequence[Mapping[str, float]], folder: Path) -> None:
+    if not any("loss" in entry for entry in log_history):
+        return
+    try:
+        from ..plotting import plot_training_curves, save_figure
+    except ImportError:  # the curves' numbers are in the card all the same
+        return
+    save_figure(plot_training_curves(log_history), folder / IMAGES["training"])

@@ -10,23 +10,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from huggingface_hub import HfApi
 from transformers.trainer import PushInProgress
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
+from ..evaluation.chance import retrieval_chance
 from .check_folder import published_files
 from .errors import PublishError
-from .folder_card import newest_results, write_model_card
 from .known_data import DataDescription, describe_data
+from .model_card import write_model_card
 from .push import PushResult, prepare_repo, push_folder
+from .results import newest_results
 
 logger = logging.getLogger(__name__)
 
 
-class PublishingMixin:
-    """For a `Trainer`: what it publishes is whole, without pickles, and read back (see `push_folder`).
+class Publisher:
+    """What a `Trainer` publishes: whole models, without pickles, verified (see `push_folder`).
 
     A push that fails in the middle of training is logged as an error and made up for at the next save; what
     is still unpublished when training ends is saved, tried once more, and then an error.
@@ -38,47 +41,39 @@ class PublishingMixin:
         data_description: what was trained on, for the model card.
     """
 
-    args: Any
-    model: Any
-    state: Any
-    control: Any
-    accelerator: Any
-    processing_class: Any
-    eval_dataset: Any
-    callback_handler: Any
-    hub_model_id: str | None
-    push_in_progress: PushInProgress | None
-
-    data_description: DataDescription | None = None
-    _saved_step: int | None = None  # of the newest save that is to be published
-    _published_step: int | None = None
-    _pushing: ThreadPoolExecutor | None = None
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.data_description: DataDescription | None = None
+        self._saved_step: int | None = None  # of the newest save that is to be published
+        self._published_step: int | None = None
+        self._pushing: ThreadPoolExecutor | None = None
 
     # ---- What Trainer calls ----
 
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+    def prepare_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository, or find out before training that it cannot be published to."""
         if not self._is_main():
             return
-        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
-        private = private if private is not None else self.args.hub_private_repo
-        api = HfApi(token=token or self.args.hub_token)
-        info = prepare_repo(name, private=private, revision=self.args.hub_revision, api=api)
-        self.hub_model_id, self.push_in_progress = info.id, None
+        name = self.trainer.args.hub_model_id or Path(self.trainer.args.output_dir).absolute().name
+        private = private if private is not None else self.trainer.args.hub_private_repo
+        api = HfApi(token=token or self.trainer.args.hub_token)
+        info = prepare_repo(name, private=private, revision=self.trainer.args.hub_revision, api=api)
+        self.trainer.hub_model_id, self.trainer.push_in_progress = info.id, None
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.train`; a `PublishError` if the model was to be published by then and could not be."""
-        for left_over in Path(self.args.output_dir).glob(".push-*"):
+    def begin(self) -> None:
+        """Before training: forget what an earlier run has left."""
+        for left_over in Path(self.trainer.args.output_dir).glob(".push-*"):
             shutil.rmtree(left_over, ignore_errors=True)
         self._saved_step = self._published_step = None
-        output = super().train(*args, **kwargs)  # type: ignore[misc]
+
+    def finish(self) -> None:
+        """After training: publish what was to be published by then and is not yet, or raise `PublishError`."""
         # Every process takes part in saving, and only the first knows.
         (unpublished,) = broadcast_object_list([self._saved_step != self._published_step])
         if unpublished:
-            self.push_to_hub(commit_message=self._progress_message())
-        return output
+            self.trainer.push_to_hub(commit_message=self._progress_message())
 
-    def push_to_hub(
+    def push(
         self,
         commit_message: str | None = "End of training",
         blocking: bool = True,
@@ -96,19 +91,21 @@ class PublishingMixin:
         Raises:
             PublishError: it was not published; the model is saved in `output_dir`.
         """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self.save_model(_internal_call=True)  # type: ignore[attr-defined]
+        self.trainer.callback_handler.on_push_begin(
+            self.trainer.args, self.trainer.state, self.trainer.control
+        )
+        if self.trainer.hub_model_id is None:
+            self.prepare_repo(token=token, private=private)
+        self.trainer.save_model(_internal_call=True)
         if not self._is_main():
             return None
-        self.create_model_card(**kwargs)
-        self._finish_current_push()  # type: ignore[attr-defined]
+        self.trainer.create_model_card(**kwargs)
+        self.trainer._finish_current_push()
         future = self._start(
-            Path(self.args.output_dir),
+            Path(self.trainer.args.output_dir),
             commit_message or "End of training",
-            token=token or self.args.hub_token,
-            revision=revision or self.args.hub_revision,
+            token=token or self.trainer.args.hub_token,
+            revision=revision or self.trainer.args.hub_revision,
         )
         if not blocking:
             self._follow([future])
@@ -116,44 +113,43 @@ class PublishingMixin:
         try:
             return future.result()
         except PublishError as error:
-            raise PublishError(f"{error} The model is saved in {self.args.output_dir}.") from error
+            raise PublishError(f"{error} The model is saved in {self.trainer.args.output_dir}.") from error
 
-    def create_model_card(
-        self, license: str | None = None, dataset: str | None = None, **unused: Any
-    ) -> None:
+    def write_card(self, license: str | None = None, dataset: str | None = None) -> None:
         """Write `README.md` into `output_dir`: the template of this package, not Trainer's.
 
         Args:
             dataset: a Hub id, where `data_description` does not say more.
-            unused: what Trainer's own card would show; this one knows it from the model.
         """
         if self._is_main():
-            self._write_card(Path(self.args.output_dir), license, dataset)
+            self._write_card(Path(self.trainer.args.output_dir), license, dataset)
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self._is_main() or self.args.hub_strategy == HubStrategy.END:
+    def push_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._is_main() or self.trainer.args.hub_strategy == HubStrategy.END:
             return
-        self._saved_step = self.state.global_step
-        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        if busy and not self.args.hub_always_push:
+        self._saved_step = self.trainer.state.global_step
+        busy = self.trainer.push_in_progress is not None and not self.trainer.push_in_progress.is_done()
+        if busy and not self.trainer.args.hub_always_push:
             return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        staging = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
+        self.trainer.callback_handler.on_push_begin(
+            self.trainer.args, self.trainer.state, self.trainer.control
+        )
+        staging = Path(tempfile.mkdtemp(prefix=".push-", dir=self.trainer.args.output_dir))
         self._stage(Path(checkpoint_folder), staging)
         future = self._start(
             staging,
             self._progress_message(),
-            token=self.args.hub_token,
-            revision=self.args.hub_revision,
+            token=self.trainer.args.hub_token,
+            revision=self.trainer.args.hub_revision,
             checkpoint=self._stage_checkpoint(Path(checkpoint_folder), staging),
         )
-        earlier: Any = self.push_in_progress.jobs if busy and self.push_in_progress else []
+        earlier: Any = self.trainer.push_in_progress.jobs if busy and self.trainer.push_in_progress else []
         self._follow([*earlier, future])
 
     # ---- Parts ----
 
     def _is_main(self) -> bool:
-        return self.is_world_process_zero()  # type: ignore[attr-defined,no-any-return]
+        return bool(self.trainer.is_world_process_zero())
 
     def _start(
         self,
@@ -166,14 +162,14 @@ class PublishingMixin:
         if self._pushing is None:
             # One at a time, so that an older state never lands on a newer one.
             self._pushing = ThreadPoolExecutor(1, thread_name_prefix="push")
-        self._saved_step = step = self.state.global_step
+        self._saved_step = step = self.trainer.state.global_step
 
         def publish() -> PushResult:
             staged = folder.name.startswith(".push-")
             try:
                 result = push_folder(
                     folder,
-                    str(self.hub_model_id),
+                    str(self.trainer.hub_model_id),
                     commit_message=message,
                     revision=revision,
                     checkpoint=checkpoint,
@@ -192,12 +188,12 @@ class PublishingMixin:
         return self._pushing.submit(publish)
 
     def _follow(self, futures: list[Future[PushResult]]) -> None:
-        self.push_in_progress = PushInProgress(futures)  # type: ignore[arg-type]
+        self.trainer.push_in_progress = PushInProgress(futures)  # type: ignore[arg-type]
 
     def _progress_message(self) -> str:
-        if self.args.save_strategy == SaveStrategy.STEPS:
-            return f"Training in progress, step {self.state.global_step}"
-        return f"Training in progress, epoch {round(self.state.epoch or 0)}"
+        if self.trainer.args.save_strategy == SaveStrategy.STEPS:
+            return f"Training in progress, step {self.trainer.state.global_step}"
+        return f"Training in progress, epoch {round(self.trainer.state.epoch or 0)}"
 
     def _stage(self, checkpoint: Path, folder: Path) -> None:
         """A whole model in `folder`, ready to publish, as it is now; training goes on meanwhile."""
@@ -207,16 +203,16 @@ class PublishingMixin:
             for name in published_files(checkpoint):
                 _link(checkpoint / name, folder / name)
         else:  # the checkpoint is a heads-only one
-            self.accelerator.unwrap_model(self.model).save_pretrained(folder)
-            if self.processing_class is not None:
-                self.processing_class.save_pretrained(folder)
+            self.trainer.accelerator.unwrap_model(self.trainer.model).save_pretrained(folder)
+            if self.trainer.processing_class is not None:
+                self.trainer.processing_class.save_pretrained(folder)
         self._write_card(folder)
 
     def _stage_checkpoint(self, checkpoint: Path, staging: Path) -> str | None:
         """With the strategies that ask for it, the checkpoint's own files in a folder of this name there."""
-        if self.args.hub_strategy == HubStrategy.CHECKPOINT:
+        if self.trainer.args.hub_strategy == HubStrategy.CHECKPOINT:
             there = "last-checkpoint"
-        elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
+        elif self.trainer.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
             there = checkpoint.name
         else:
             return None
@@ -228,24 +224,27 @@ class PublishingMixin:
         data = self.data_description or (describe_data(dataset) if dataset else None)
         write_model_card(
             folder,
-            str(self.hub_model_id),
+            str(self.trainer.hub_model_id),
             data=data,
             license=license,
-            results=newest_results(self.state.log_history, data, self._best_step(), self._counts()),
-            log_history=self.state.log_history,
-            arguments=self.args.to_dict(),
+            results=newest_results(
+                self.trainer.state.log_history, data, self._best_step(), self._about_splits()
+            ),
+            log_history=self.trainer.state.log_history,
+            arguments=self.trainer.args.to_dict(),
         )
 
     def _best_step(self) -> int | None:
-        return self.state.best_global_step if self.args.load_best_model_at_end else None
+        return self.trainer.state.best_global_step if self.trainer.args.load_best_model_at_end else None
 
-    def _counts(self) -> dict[str, tuple[int, int]]:
-        """Images and captions of the validation split."""
-        dataset = self.eval_dataset
-        if not isinstance(dataset, Dataset):
+    def _about_splits(self) -> dict[str, dict[str, Any]]:
+        """Size and chance of the validation split, for its `RetrievalResult`."""
+        if not isinstance(self.trainer.eval_dataset, Dataset):
             return {}
-        captions = dataset.with_format(None).select_columns("captions")
-        return {"validation": (len(dataset), sum(len(row["captions"]) for row in captions))}
+        rows = self.trainer.eval_dataset.with_format(None).select_columns("captions")
+        texts = np.repeat(np.arange(len(rows)), [len(row["captions"]) for row in rows])
+        chance = retrieval_chance(np.arange(len(rows)), texts)
+        return {"validation": {"num_images": len(rows), "num_captions": len(texts), "chance": chance}}
 
 
 def _link(source: Path, target: Path) -> None:

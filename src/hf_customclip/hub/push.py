@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from typing import TypeVar
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from .check_folder import check_folder
+from .._files import read_json, write_text
+from .check_folder import check_folder, published_files
 from .errors import CLIENT_ERRORS, CONFLICT_STATUS, PublishError, explain, first_line, is_transient, status_of
 
 logger = logging.getLogger(__name__)
@@ -49,10 +51,10 @@ def push_folder(
 ) -> PushResult:
     """Publish the model in `folder` as `repo_id` ("user/name"), creating the repository where there is none.
 
-    The folder is checked first (`check_folder`), sent as one commit on top of the one that was looked at, and
-    the checksums that the Hub then lists are compared with the files. Pickles and training leftovers are not
-    sent; weights of an earlier push that the folder no longer has are deleted; other files there stay. A
-    second push of the same folder compares and makes no commit.
+    The folder is checked first (`check_folder`) and gets a `handler.py` for Inference Endpoints. It is sent as
+    one commit on top of the one that was looked at, and the checksums that the Hub then lists are compared with
+    the files. Pickles and training leftovers are not sent; weights of an earlier push that the folder no longer
+    has are deleted; other files there stay. A second push of the same folder compares and makes no commit.
 
     Args:
         private: visibility of a repository that is created here; True for an existing public one is an error.
@@ -64,7 +66,9 @@ def push_folder(
         PublishError: one line that says what was wrong and what to do.
     """
     folder, api = Path(folder), api or HfApi()
-    names = check_folder(folder)
+    check_folder(folder)
+    add_serving_files(folder)
+    names = published_files(folder)
     if checkpoint:
         own = (path for path in (folder / checkpoint).rglob("*") if path.is_file())
         names += [path.relative_to(folder).as_posix() for path in own]
@@ -75,6 +79,17 @@ def push_folder(
     push.compare_checksums(oid)
     url = f"{api.endpoint}/{push.repo_id}/commit/{oid}"
     return PushResult(push.repo_id, oid, url, is_new_commit=oid != before.sha)
+
+
+def add_serving_files(folder: Path) -> None:
+    """Add the handler for Inference Endpoints, and what it needs installed, unless the folder has a handler."""
+    if (folder / "handler.py").exists():
+        return
+    shutil.copyfile(Path(__file__).with_name("handler.py"), folder / "handler.py")
+    towers = (read_json(folder / "config.json") or {}).get("vision_config", {})
+    needed = ["transformers>=5.17,<6", "torchvision", "pillow"]
+    needed += ["timm"] if towers.get("model_type") == "timm_wrapper" else []
+    write_text(folder / "requirements.txt", "\n".join(needed) + "\n")
 
 
 def prepare_repo(

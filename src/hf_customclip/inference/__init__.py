@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from .encode import embed_dataset as embed_dataset
-    from .encode import embed_images as embed_images
-    from .encode import embed_texts as embed_texts
+    from .encode import encode_images as encode_images
+    from .encode import encode_texts as encode_texts
+    from .encode import iter_encoded_images as iter_encoded_images
     from .load_model import load_model as load_model
     from .zero_shot import ZeroShotClassifier as ZeroShotClassifier
 
 _MODULE_OF = {
+    "ClassificationResult": "classification",
     "ZeroShotClassifier": "zero_shot",
-    "embed_dataset": "encode",
-    "embed_images": "encode",
-    "embed_texts": "encode",
+    "encode_images": "encode",
+    "encode_texts": "encode",
+    "iter_encoded_images": "encode",
     "load_model": "load_model",
 }
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import ProcessorMixin
 
-from ..evaluation.classification import ClassificationResult, rank_of_target
-from .encode import DualEncoder, batched, embed_all, embed_images, embed_texts
+from .classification import ClassificationResult, rank_of_target
+from .encode import DualEncoder, batched, encode_images, encode_texts
 
 DEFAULT_TEMPLATES = ("This is a photo of {}.",)
 
@@ -55,12 +55,14 @@ class ZeroShotClassifier:
 
     def _embed_labels(self) -> Tensor:
         texts = [template.replace("{}", label) for label in self.labels for template in self.templates]
-        embeds = embed_all(embed_texts, self.model, self.processor, texts, self.batch_size)
+        embeds = encode_texts(self.model, self.processor, texts, batch_size=self.batch_size)
         return F.normalize(embeds.unflatten(0, (len(self.labels), len(self.templates))).mean(1), dim=-1)
 
     def logits(self, images: Sequence[Any]) -> Tensor:
         """One batch of images to `[len(images), len(labels)]`: the model's `logits_per_image`."""
-        return self.logits_of_embeds(embed_images(self.model, self.processor, images))
+        return self.logits_of_embeds(
+            encode_images(self.model, self.processor, images, batch_size=len(images))
+        )
 
     @torch.no_grad()
     def logits_of_embeds(self, image_embeds: Tensor) -> Tensor:

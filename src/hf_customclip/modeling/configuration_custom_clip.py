@@ -15,6 +15,8 @@ TEXT_POOLINGS = ("cls", "mean", "pooler")
 VISION_POOLINGS = ("pooler", "cls", "mean")
 LOSS_TYPES = ("softmax", "sigmoid")
 SAME_IMAGE = ("ignore", "positive")
+FEATURE_POOLINGS = ("max", "cls")
+AUTO = "auto"
 
 
 class TorchvisionBackboneConfig(PretrainedConfig):
@@ -46,7 +48,13 @@ class CustomClipConfig(PretrainedConfig):
         vision_pooling: "pooler" (the tower's own), "cls" or "mean" (over positions).
         vision_feature_layers, text_feature_layers: which of the towers' hidden states, counted as transformers
             counts them, are averaged over their positions and laid beside the pooled output, each part scaled
-            to unit length. A tower's earlier layers hold what its last has thrown away.
+            to unit length. A tower's earlier layers hold what its last has thrown away. "auto": the last three
+            feature maps of a convolutional net, or the layers at each third of a transformer's depth.
+        vision_feature_poolings, text_feature_poolings: further poolings of the last layer laid beside: "max" (the
+            maximum over positions) and "cls" (the first position). "auto": both, where they tell anything new.
+        feature_dropout: which share of the features' numbers is dropped in training, before the head.
+        standardize_features: the heads begin with a fixed affine layer that gives every number of a feature mean 0
+            and variance 1 over the training data; `CustomClipTrainer` sets it from the cached features.
         vision_embed_dim: width of the image feature; measured on the tower when None.
         logit_scale_init_value: log of the inverse temperature; 2.6592 = ln(1/0.07), CLIP's, and under the
             sigmoid loss SigLIP's ln 10 instead. 0 with `learn_logit_scale=False` means no temperature at all.
@@ -74,8 +82,12 @@ class CustomClipConfig(PretrainedConfig):
     projection_type: str = "mlp"
     text_pooling: str = "cls"
     vision_pooling: str = "pooler"
-    vision_feature_layers: list[int] | None = None
-    text_feature_layers: list[int] | None = None
+    vision_feature_layers: list[int] | str | None = None
+    text_feature_layers: list[int] | str | None = None
+    vision_feature_poolings: list[str] | str | None = None
+    text_feature_poolings: list[str] | str | None = None
+    feature_dropout: float = 0.0
+    standardize_features: bool = False
     vision_embed_dim: int | None = None
     logit_scale_init_value: float = 2.6592
     logit_bias_init_value: float = -10.0
@@ -98,12 +110,13 @@ class CustomClipConfig(PretrainedConfig):
         _check_choice("vision_pooling", self.vision_pooling, VISION_POOLINGS)
         _check_choice("loss_type", self.loss_type, LOSS_TYPES)
         _check_choice("same_image", self.same_image, SAME_IMAGE)
-        self.vision_feature_layers = list(self.vision_feature_layers or [])
-        self.text_feature_layers = list(self.text_feature_layers or [])
+        for tower in ("vision", "text"):
+            self._check_feature_parts(tower)
         for name in ("projection_dim", "max_text_length"):
             _check_positive(name, getattr(self, name))
-        if not 0 <= self.projection_dropout < 1:
-            raise ValueError(f"projection_dropout must be in [0, 1), got {self.projection_dropout}")
+        for name in ("projection_dropout", "feature_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if (
             self.loss_type == "sigmoid"
             and self.logit_scale_init_value == CustomClipConfig.logit_scale_init_value
@@ -116,6 +129,18 @@ class CustomClipConfig(PretrainedConfig):
             # The line above passed None on to the towers, which may be built and running already.
             for tower, implementation in zip(towers, attention, strict=True):
                 tower._attn_implementation = implementation
+
+    def _check_feature_parts(self, tower: str) -> None:
+        layers, poolings = f"{tower}_feature_layers", f"{tower}_feature_poolings"
+        for name in (layers, poolings):
+            value = getattr(self, name)
+            if isinstance(value, str) and value != AUTO:
+                raise ValueError(f"{name} must be a list or {AUTO!r}, got {value!r}")
+            if value != AUTO:
+                setattr(self, name, list(value or []))
+        if getattr(self, poolings) != AUTO:
+            for pooling in getattr(self, poolings):
+                _check_choice(poolings, pooling, FEATURE_POOLINGS)
 
     @classmethod
     def from_vision_text_configs(

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from .contract_custom_clip import unused_parameters
 from .towers_custom_clip import layer_groups
 
 TOWERS = ("vision", "text")
@@ -47,10 +48,8 @@ class FreezingMixin:
                 for module in group:
                     for parameter in module.parameters(recurse=False):
                         parameter.requires_grad_(True)
-            pooler = getattr(self._tower(tower), "pooler", None)
-            if isinstance(pooler, nn.Module) and getattr(self.config, f"{tower}_pooling") != "pooler":
-                # It takes no part in the loss; DistributedDataParallel would wait for its gradient.
-                pooler.requires_grad_(False)
+            for name in unused_parameters(self, tower):
+                self._tower(tower).get_parameter(name).requires_grad_(False)
         self.logit_scale.requires_grad_(self.config.learn_logit_scale)
         self.train(self.training)
 

@@ -1,9 +1,12 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """Contrastive losses of one block: this process's images and texts against everybody's.
 
-Row i of `image_embeds` and row i of `text_embeds` are a pair. `all_*` hold the rows of every process, in
+Pairs: row i of `image_embeds` and row i of `text_embeds` are a pair. `all_*` hold the rows of every process, in
 which this process's begin at `offset`; left out, they are the rows themselves. `image_ids` tell captions
 of one image apart from negatives: such duplicates count neither as right nor as wrong.
+
+Images with several texts each: a text is right for the image whose number it bears, and every text of an image
+is right for it. There each process gives its share of the loss over all processes, which add up to it.
 """
 
 import torch
@@ -62,6 +65,69 @@ def sigmoid_contrastive_loss(
     if found is not None and same_image == "ignore":
         losses = losses.masked_fill(found, 0)
     return losses.sum() / len(image_embeds)
+
+
+def multi_positive_softmax_loss(
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    logit_scale: torch.Tensor,
+    image_ids: torch.Tensor,
+    text_image_ids: torch.Tensor,
+    *,
+    all_image_embeds: torch.Tensor | None = None,
+    all_text_embeds: torch.Tensor | None = None,
+    all_image_ids: torch.Tensor | None = None,
+    all_text_image_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Minus the log of the probability that falls on any right candidate, a mean over images and one over texts,
+    half and half (the sum over positives inside the logarithm: MIL-NCE, Miech et al. 2020, equation 1).
+
+    Args:
+        image_embeds: (images, dim), L2-normalised. text_embeds: (texts, dim).
+        logit_scale: the inverse temperature itself, not its logarithm.
+        image_ids: (images,) integers. text_image_ids: (texts,), the image of each text.
+    """
+    all_images = image_embeds if all_image_embeds is None else all_image_embeds
+    all_texts = text_embeds if all_text_embeds is None else all_text_embeds
+    all_image_ids = image_ids if all_image_ids is None else all_image_ids
+    all_text_ids = text_image_ids if all_text_image_ids is None else all_text_image_ids
+    images = _log_sum_loss(image_embeds, all_texts, logit_scale, image_ids, all_text_ids)
+    texts = _log_sum_loss(text_embeds, all_images, logit_scale, text_image_ids, all_image_ids)
+    return (images.sum() / len(all_images) + texts.sum() / len(all_texts)) / 2
+
+
+def multi_positive_sigmoid_loss(
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    logit_scale: torch.Tensor,
+    logit_bias: torch.Tensor,
+    image_ids: torch.Tensor,
+    text_image_ids: torch.Tensor,
+    *,
+    all_text_embeds: torch.Tensor | None = None,
+    all_image_ids: torch.Tensor | None = None,
+    all_text_image_ids: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Every image-text pair judged by itself, summed, over all processes' images; shapes as above."""
+    all_texts = text_embeds if all_text_embeds is None else all_text_embeds
+    all_text_ids = text_image_ids if all_text_image_ids is None else all_text_image_ids
+    right = image_ids[:, None] == all_text_ids[None]
+    logits = _similarity(image_embeds, all_texts) * logit_scale + logit_bias
+    losses = -F.logsigmoid(torch.where(right, logits, -logits))
+    return losses.sum() / len(image_ids if all_image_ids is None else all_image_ids)
+
+
+def _log_sum_loss(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    scale: torch.Tensor,
+    query_ids: torch.Tensor,
+    key_ids: torch.Tensor,
+) -> torch.Tensor:
+    """(queries,); every query must have a right key."""
+    logits = _similarity(queries, keys) * scale
+    wrong = query_ids[:, None] != key_ids[None]
+    return logits.logsumexp(1) - logits.masked_fill(wrong, -torch.inf).logsumexp(1)
 
 
 def _cross_entropy(

@@ -4,7 +4,9 @@
 import inspect
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,21 +19,27 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_custom_clip import CustomClipConfig
+from .contract_custom_clip import check_contract
+from .encoding_custom_clip import EncodingMixin
 from .freezing_custom_clip import FreezingMixin, is_trained
-from .heads_custom_clip import build_projection
+from .heads_custom_clip import FeatureInput, build_projection
 from .heads_only_custom_clip import HeadsOnlyMixin
-from .losses_custom_clip import sigmoid_contrastive_loss, softmax_contrastive_loss
+from .losses_custom_clip import (
+    multi_positive_sigmoid_loss,
+    multi_positive_softmax_loss,
+    sigmoid_contrastive_loss,
+    softmax_contrastive_loss,
+)
 from .names_custom_clip import did_you_mean
+from .pooling_custom_clip import resolve_feature_parts, text_feature_width, tower_feature
+from .sentence_transformers_custom_clip import write_sentence_transformers_files
 from .towers_custom_clip import (
     build_tower,
     causal_pooling,
-    image_feature_width,
     image_input_shape,
-    layer_means,
     load_text_tower,
     load_vision_tower,
     max_text_positions,
-    pooled_output,
 )
 
 logger = logging.get_logger(__name__)
@@ -67,7 +75,7 @@ class CustomClipOutput(ModelOutput):
         return tuple(v.to_tuple() if isinstance(v, ModelOutput) else v for v in self.values())
 
 
-class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
+class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
     """A dual encoder on two towers of the user's choice; frozen towers cost no graph and never move."""
 
     config_class = CustomClipConfig
@@ -95,14 +103,10 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         self.vision_model.config = config.vision_config
         self.text_model.config = config.text_config
 
-        if config.vision_embed_dim is None:
-            config.vision_embed_dim = image_feature_width(
-                config.vision_config, config.vision_pooling, config.vision_feature_layers or ()
-            )
-        self.text_embed_dim = config.text_config.hidden_size * (1 + len(config.text_feature_layers or ()))
-        kind, dim, dropout = config.projection_type, config.projection_dim, config.projection_dropout
-        self.visual_projection = build_projection(kind, config.vision_embed_dim, dim, dropout)
-        self.text_projection = build_projection(kind, self.text_embed_dim, dim, dropout)
+        resolve_feature_parts(config)
+        self.text_embed_dim = text_feature_width(config)
+        self.visual_projection = self._new_head(config.vision_embed_dim)
+        self.text_projection = self._new_head(self.text_embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         if config.loss_type == "sigmoid":
             self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
@@ -117,6 +121,10 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         """Heads as torch initialises linear layers, the tutorial's way; the temperature by its value."""
         if isinstance(module, nn.Linear):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+        elif isinstance(module, FeatureInput):
+            if module.standardize:
+                init.zeros_(module.mean)
+                init.ones_(module.scale)
         elif module is self:
             init.constant_(self.logit_scale, self.config.logit_scale_init_value)
             if self.config.loss_type == "sigmoid":
@@ -139,8 +147,7 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         """Pixels (batch, channels, height, width) to the tower's output, whose `pooler_output` is the
         projected embedding (batch, projection_dim), not normalised."""
         outputs = self._run_vision_tower(pixel_values, **kwargs)
-        outputs.pooler_output = _project(self._pool(outputs, "vision"), self.visual_projection)
-        return outputs
+        return _with_pooled(outputs, _project(self._pool(outputs, "vision"), self.visual_projection))
 
     @can_return_tuple
     def get_text_features(
@@ -150,12 +157,7 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         (batch, projection_dim), not normalised."""
         outputs = self._run_text_tower(input_ids, attention_mask, **kwargs)
         pooled = _project(self._pool(outputs, "text", attention_mask), self.text_projection)
-        if "pooler_output" in {field.name for field in fields(outputs)}:
-            outputs.pooler_output = pooled
-            return outputs
-        return BaseModelOutputWithPooling(
-            **{**outputs, "pooler_output": pooled}
-        )  # DistilBERT's has no such field
+        return _with_pooled(outputs, pooled)
 
     def pool_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The image tower's feature (batch, vision_embed_dim): what `image_features` expects."""
@@ -176,6 +178,7 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         image_features: torch.Tensor | None = None,
         text_features: torch.Tensor | None = None,
         image_ids: torch.Tensor | None = None,
+        text_image_ids: torch.Tensor | None = None,
         return_loss: bool | None = None,
         position_ids: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
@@ -191,7 +194,8 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
             pixel_values: (images, channels, height, width); or instead
             image_features: (images, vision_embed_dim), the image tower's feature (`pool_image`).
             image_ids: (images,) integers; pairs with equal ids are never each other's negatives (`config.same_image`).
-            return_loss: also compute the loss; image i and text i are then a pair.
+            text_image_ids: (texts,) the image of each text, where images have several texts; see `contrastive_loss`.
+            return_loss: also compute the loss; without `text_image_ids` image i and text i are then a pair.
 
         Raises:
             ValueError: nothing to embed, a wrong shape, too long a text, or a loss of unequal counts.
@@ -225,7 +229,9 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
                 self.logit_bias if self.config.loss_type == "sigmoid" else 0
             )
         return CustomClipOutput(
-            loss=self.contrastive_loss(image_embeds, text_embeds, scale, image_ids) if return_loss else None,
+            loss=self.contrastive_loss(image_embeds, text_embeds, scale, image_ids, text_image_ids)
+            if return_loss
+            else None,
             logits_per_image=logits,
             logits_per_text=None if logits is None else logits.T,
             text_embeds=text_embeds,
@@ -250,25 +256,37 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         text_embeds: torch.Tensor | None,
         scale: torch.Tensor,
         image_ids: torch.Tensor | None = None,
+        text_image_ids: torch.Tensor | None = None,
         **gathered: Any,
     ) -> torch.Tensor:
-        """The loss that `config.loss_type` names; `gathered` holds other processes' rows (see the losses)."""
+        """The loss that `config.loss_type` names; `gathered` holds other processes' rows (see the losses).
+
+        Pairs, or with `text_image_ids` images with several texts each, every one of which is right.
+        """
         if image_embeds is None or text_embeds is None:
             raise ValueError("return_loss=True needs both images and texts")
+        if image_ids is not None and len(image_ids) != len(image_embeds):
+            raise ValueError(f"got {len(image_ids)} image_ids for {len(image_embeds)} images")
+        sigmoid = self.config.loss_type == "sigmoid"
+        terms = [scale, self.logit_bias] if sigmoid else [scale]
+        if sigmoid:
+            gathered.pop("all_image_embeds", None)
+        if text_image_ids is not None:
+            if image_ids is None or len(text_image_ids) != len(text_embeds):
+                raise ValueError("text_image_ids needs image_ids beside it, and an id for every text")
+            multi: Callable[..., torch.Tensor] = (
+                multi_positive_sigmoid_loss if sigmoid else multi_positive_softmax_loss
+            )
+            return multi(image_embeds, text_embeds, *terms, image_ids, text_image_ids, **gathered)
         if len(image_embeds) != len(text_embeds):
             raise ValueError(
                 f"return_loss=True needs image i and text i to be a pair, got {len(image_embeds)} images "
-                f"and {len(text_embeds)} texts"
+                f"and {len(text_embeds)} texts; for several texts an image give text_image_ids"
             )
-        if image_ids is not None and len(image_ids) != len(image_embeds):
-            raise ValueError(f"got {len(image_ids)} image_ids for {len(image_embeds)} images")
-        gathered["same_image"] = self.config.same_image
-        if self.config.loss_type == "sigmoid":
-            gathered.pop("all_image_embeds", None)
-            return sigmoid_contrastive_loss(
-                image_embeds, text_embeds, scale, self.logit_bias, image_ids, **gathered
-            )
-        return softmax_contrastive_loss(image_embeds, text_embeds, scale, image_ids, **gathered)
+        pairs: Callable[..., torch.Tensor] = sigmoid_contrastive_loss if sigmoid else softmax_contrastive_loss
+        return pairs(
+            image_embeds, text_embeds, *terms, image_ids, same_image=self.config.same_image, **gathered
+        )
 
     # ---- Parts ----
 
@@ -291,6 +309,8 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         if input_ids.dim() != 2:
             raise ValueError(f"input_ids must have the shape (batch, length), got {tuple(input_ids.shape)}")
         length = input_ids.shape[1]
+        if length == 0:
+            raise ValueError("a text has no tokens: give at least one word, or leave it out")
         if self.max_text_positions is not None and length > self.max_text_positions:
             raise ValueError(
                 f"a text has {length} tokens, and the text tower takes at most {self.max_text_positions}: "
@@ -298,6 +318,8 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
             )
         # A BERT tokenizer sends token_type_ids, which DistilBERT does not take.
         kwargs = {k: v for k, v in kwargs.items() if k in self._text_inputs or k.startswith("output_")}
+        # A decoder would keep what it needs to write on.
+        kwargs |= {name: False for name in ("use_cache", "use_mems") if name in self._text_inputs}
         return self._run("text", input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
     def _run(self, name: str, **inputs: Any) -> Any:
@@ -306,18 +328,24 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         if trained and self.training:
             self._wake(name)
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        if getattr(self.config, f"{name}_feature_layers"):
+        if getattr(self.config, f"{name}_feature_layers") or getattr(self.config, f"{name}_feature_poolings"):
             inputs["output_hidden_states"] = True
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             return tower(**inputs, return_dict=True)
 
     def _pool(self, outputs: Any, tower: str, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        module, layers = getattr(self, f"{tower}_model"), getattr(self.config, f"{tower}_feature_layers")
-        pooled = pooled_output(outputs, getattr(self.config, f"{tower}_pooling"), attention_mask, module)
-        if not layers:
-            return pooled
-        parts = [pooled, *layer_means(outputs, layers, attention_mask, module)]
-        return torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1)
+        return tower_feature(outputs, self.config, tower, attention_mask, getattr(self, f"{tower}_model"))
+
+    def _new_head(self, width: Any) -> nn.Module:
+        config = self.config
+        return build_projection(
+            config.projection_type,
+            width,
+            config.projection_dim,
+            config.projection_dropout,
+            config.feature_dropout,
+            config.standardize_features,
+        )
 
     def _embed(self, features: torch.Tensor | None, kind: str, projection: nn.Module) -> torch.Tensor | None:
         if features is None:
@@ -369,7 +397,9 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         joined = CustomClipConfig.from_vision_text_configs(
             vision_model.config, text_model.config, **{**names, **config}
         )
-        return cls(joined, vision_model=vision_model, text_model=text_model)
+        model = cls(joined, vision_model=vision_model, text_model=text_model)
+        check_contract(model)
+        return model
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -380,14 +410,27 @@ class CustomClipModel(HeadsOnlyMixin, FreezingMixin, PreTrainedModel):
         return loaded
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.save_pretrained`; the code files and every Auto class's entry come along."""
+        """As `PreTrainedModel.save_pretrained`; the code files, every Auto class's entry and what
+        sentence-transformers reads come along."""
         own, configuration = (cls.__module__.split(".")[-1] for cls in (type(self), type(self.config)))
         self.config.auto_map = {
             "AutoConfig": f"{configuration}.{type(self.config).__name__}",
             "AutoModel": f"{own}.{type(self).__name__}",
             "AutoModelForZeroShotImageClassification": f"{own}.{type(self).__name__}",
         }
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if Path(save_directory, "config.json").is_file():  # else another process saves
+            write_sentence_transformers_files(save_directory, self.config.max_text_length)
+
+
+def _with_pooled(outputs: Any, pooled: torch.Tensor) -> BaseModelOutputWithPooling:
+    """Towers have outputs of many classes; a decoder's keeps its cache, DistilBERT's has no `pooler_output`."""
+    return BaseModelOutputWithPooling(
+        last_hidden_state=outputs.last_hidden_state,
+        pooler_output=pooled,
+        hidden_states=getattr(outputs, "hidden_states", None),
+        attentions=getattr(outputs, "attentions", None),
+    )
 
 
 def _project(features: torch.Tensor, projection: nn.Module) -> torch.Tensor:

@@ -1,8 +1,8 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """Towers: how any pretrained encoder is built, loaded, pooled and taken apart into layer groups."""
 
+import importlib
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,8 @@ from torch import nn
 from torchvision import models
 from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
-    AutoModel,
-    AutoModelForTextEncoding,
     PreTrainedModel,
 )
 
@@ -20,13 +19,21 @@ from .configuration_custom_clip import TorchvisionBackboneConfig
 from .modeling_torchvision_backbone import TorchvisionBackboneModel
 from .names_custom_clip import did_you_mean
 
+POSITION_EMBEDDINGS = (
+    "position_embeddings",
+    "position_embedding",
+    "positions_embed",
+    "embed_positions",
+    "wpe",
+)
+
 
 def build_tower(config: Any) -> PreTrainedModel:
     """A tower with random weights from its configuration."""
     # By name, not by class: with remote code the registered class may be another copy of this file's.
     if config.model_type == TorchvisionBackboneConfig.model_type:
         return TorchvisionBackboneModel(config)
-    return _auto_class(config).from_config(config)
+    return tower_class(config)._from_config(config)
 
 
 def load_vision_tower(
@@ -62,9 +69,9 @@ def _load_tower(
         )
     config = tower_config(name, kind, **kwargs)
     if weights is None:
-        tower = _auto_class(config).from_config(config)
+        tower = tower_class(config)._from_config(config)
     else:
-        tower, info = _auto_class(config).from_pretrained(
+        tower, info = tower_class(config).from_pretrained(
             name, config=config, output_loading_info=True, **kwargs
         )
         tower.missing_keys = sorted(info["missing_keys"])
@@ -89,17 +96,50 @@ def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
             f"No {kind} tower {str(name)!r}: it must be {torchvision}a folder or a Hub id that transformers' "
             f"AutoModel can load.{hint} ({str(error).splitlines()[0]})"
         ) from error
-    return getattr(config, f"{kind}_config", config)
+    config = getattr(config, f"{kind}_config", config)
+    if hasattr(config, "mask_ratio"):
+        config.mask_ratio = 0.0  # a masked autoencoder would hide most of every image
+    return config
 
 
-def _auto_class(config: Any) -> Any:
+def tower_class(config: Any) -> type[PreTrainedModel]:
+    """The encoder's class that belongs to a configuration.
+
+    Raises:
+        ValueError: transformers has none.
+    """
     if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
-        return AutoModelForTextEncoding  # of an encoder-decoder such as T5 the encoder alone
+        return _one(MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)])  # of T5 and its kin the encoder alone
     if getattr(config, "is_encoder_decoder", False):
         raise ValueError(
-            f"a tower must be an encoder, and transformers offers none of {config.model_type!r} alone"
+            f"a tower must be an encoder, and transformers offers none of {config.model_type!r} alone: choose an "
+            "encoder, or a decoder without one"
         )
-    return AutoModel
+    if type(config) in MODEL_MAPPING:
+        return _one(MODEL_MAPPING[type(config)])
+    return _half_class(config)
+
+
+def _one(classes: Any) -> Any:
+    return classes[0] if isinstance(classes, (tuple, list)) else classes
+
+
+def _half_class(config: Any) -> type[PreTrainedModel]:
+    """The half of a dual encoder that AutoModel does not offer, such as BLIP's `BlipVisionModel`."""
+    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+    halves = [
+        value
+        for name, value in vars(module).items()
+        if name.endswith(("TextModel", "VisionModel"))
+        and getattr(value, "config_class", None) is type(config)
+        and value.__module__ == module.__name__
+    ]
+    if not halves:
+        raise ValueError(
+            f"transformers has no encoder for a {type(config).__name__}: save the part that you mean by its own "
+            "class, and give its folder"
+        )
+    return min(halves, key=lambda half: len(half.__name__))
 
 
 @torch.no_grad()
@@ -115,78 +155,6 @@ def causal_pooling(tower: PreTrainedModel) -> str | None:
     return "mean" if getattr(outputs, "pooler_output", None) is None else "pooler"
 
 
-def pooled_output(
-    outputs: Any, pooling: str, attention_mask: torch.Tensor | None, tower: nn.Module
-) -> torch.Tensor:
-    """One vector for each input: (batch, width).
-
-    Args:
-        pooling: "pooler" (the tower's own `pooler_output`), "cls" (first position of the last layer) or
-            "mean" (over positions, those of the attention mask where there is one).
-
-    Raises:
-        ValueError: the tower does not give what the pooling needs.
-    """
-    hidden = outputs.last_hidden_state
-    if pooling == "pooler":
-        pooled = getattr(outputs, "pooler_output", None)
-        if pooled is None:
-            raise ValueError(
-                f"{type(tower).__name__} gives no pooler_output; choose the pooling 'cls' or 'mean'"
-            )
-        return pooled.flatten(1)
-    if pooling == "cls":
-        if hidden.dim() != 3:
-            raise ValueError(
-                f"{type(tower).__name__} gives a feature map of shape {tuple(hidden.shape)} without a first "
-                "position; choose the pooling 'pooler' or 'mean'"
-            )
-        return hidden[:, 0]
-    return _mean_over_positions(hidden, attention_mask)
-
-
-def layer_means(
-    outputs: Any, layers: Sequence[int], attention_mask: torch.Tensor | None, tower: nn.Module
-) -> list[torch.Tensor]:
-    """The chosen hidden states, each averaged over its positions: (batch, width of the layer).
-
-    Raises:
-        ValueError: the tower gives no hidden states, or not so many.
-    """
-    hidden = getattr(outputs, "hidden_states", None)
-    if hidden is None:
-        raise ValueError(f"{type(tower).__name__} gives no hidden states, so it has no feature layers to add")
-    for layer in layers:
-        if not -len(hidden) <= layer < len(hidden):
-            raise ValueError(
-                f"{type(tower).__name__} gives {len(hidden)} hidden states, so a feature layer is from 0 to "
-                f"{len(hidden) - 1}, got {layer}"
-            )
-    return [_mean_over_positions(hidden[layer], attention_mask) for layer in layers]
-
-
-def _mean_over_positions(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    if hidden.dim() == 4:
-        return hidden.mean((2, 3))
-    if attention_mask is None:
-        return hidden.mean(1)
-    mask = attention_mask[..., None].to(hidden.dtype)
-    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
-
-
-@torch.no_grad()
-def image_feature_width(config: Any, pooling: str, layers: Sequence[int] = ()) -> int:
-    """Width of the image feature, by a pass without data: configurations disagree on its name."""
-    with torch.device("meta"):
-        tower = build_tower(config).eval()
-        channels, height, width = image_input_shape(config)
-        pixels = torch.zeros(1, channels, height, width, dtype=tower.dtype)
-        outputs = tower(pixel_values=pixels, **({"output_hidden_states": True} if layers else {}))
-    features = [pooled_output(outputs, pooling, None, tower)]
-    features += layer_means(outputs, layers, None, tower) if layers else []
-    return sum(feature.shape[-1] for feature in features)
-
-
 def image_input_shape(config: Any) -> tuple[int, int, int]:
     """(channels, height, width) that the image tower was made for."""
     pretrained = getattr(config, "pretrained_cfg", None)  # timm's
@@ -200,11 +168,10 @@ def image_input_shape(config: Any) -> tuple[int, int, int]:
 def max_text_positions(tower: nn.Module) -> int | None:
     """How many tokens the text tower takes; None where its positions are relative."""
     for name, module in tower.named_modules():
-        if name.split(".")[-1] in ("position_embeddings", "position_embedding") and isinstance(
-            module, nn.Embedding
-        ):
-            # RoBERTa and its kin begin to count after the padding index.
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+        if name.split(".")[-1] in POSITION_EMBEDDINGS and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin begin to count after the padding index, OPT at an offset.
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - getattr(module, "offset", unused)
     return None
 
 

@@ -93,9 +93,20 @@ class Calibration:
 
     def plot(self, file: str | Path) -> Path:
         """Draw precision against recall for each category, with the chosen points; needs Matplotlib."""
-        from .plots import plot_calibration
+        from ..plotting import OperatingCurve, plot_precision_recall, save_figure
 
-        return plot_calibration(self, Path(file))
+        curves = [
+            OperatingCurve(
+                f"{each.category} ({each.seen.true_positives + each.seen.false_negatives})",
+                recall=each.curve[:, 2],
+                precision=each.curve[:, 1],
+                chosen=(each.seen.recall, each.seen.precision),
+                held_out=(each.held_out.recall, each.held_out.precision),
+            )
+            for each in self.categories
+        ]
+        title = "Thresholds by labelled examples (how many)"
+        return save_figure(plot_precision_recall(curves, self.target, self.value, title), file, dpi=150)
 
 
 def calibrate(

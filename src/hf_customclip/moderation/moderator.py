@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ..inference.encode import (
     DualEncoder,
-    embed_all,
-    embed_images,
-    embed_texts,
-    embed_tokens,
+    encode_images,
+    encode_texts,
+    encode_tokens,
     max_text_length,
 )
 from .policy import ACTIONS, Category, Policy
@@ -136,19 +135,19 @@ class Moderator:
     def _embed_references(self, category: Category, batch_size: int) -> dict[str, Tensor]:
         worded = {"prompts": category.prompts, "counter_prompts": category.counter_prompts}
         found = {
-            kind: embed_all(embed_texts, self.model, self.processor, texts, batch_size).cpu()
+            kind: encode_texts(self.model, self.processor, texts, batch_size=batch_size).cpu()
             for kind, texts in worded.items()
             if texts
         }
         if category.examples:
-            embeds = embed_all(embed_images, self.model, self.processor, category.examples, batch_size)
+            embeds = encode_images(self.model, self.processor, category.examples, batch_size=batch_size)
             found["examples"] = embeds.cpu()
         return found
 
     def _embed_given(self, images: Sequence[Any]) -> list[Tensor | None]:
         """`[1, d]` for each image, None where there is none."""
         given = [image for image in images if image is not None]
-        embeds = iter(embed_images(self.model, self.processor, given).cpu().split(1) if given else ())
+        embeds = iter(encode_images(self.model, self.processor, given).cpu().split(1) if given else ())
         return [None if image is None else next(embeds) for image in images]
 
     def _embed_pieces(self, texts: Sequence[str | None]) -> list[Tensor | None]:
@@ -158,7 +157,7 @@ class Moderator:
         if rows:
             length = max_text_length(self.model, self.processor)
             tokens = split_long_texts(self.processor.tokenizer, [str(texts[row]) for row in rows], length)
-            embeds = embed_tokens(self.model, tokens["input_ids"], tokens["attention_mask"]).cpu()
+            embeds = encode_tokens(self.model, tokens["input_ids"], tokens["attention_mask"]).cpu()
             owner = tokens["owner"]
             for position, row in enumerate(rows):
                 found[row] = embeds[owner == position]

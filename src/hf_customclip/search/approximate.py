@@ -1,7 +1,7 @@
-"""Approximate search over many rows: LanceDB's cells, how many of them a query looks into, and what that finds.
+"""Approximate search over many rows: LanceDB's indexes, how far a query looks into them, and what that finds.
 
-How many is measured when the cells are made: as many as find `RECALL` of the ten nearest, for queries that lie off
-the images, as those of words do. Full vectors order what the compressed ones of the cells propose.
+How far is measured when the index is made: as far as finds `RECALL` of the ten nearest, for queries that lie off
+the images, as those of words do. Full vectors order what the compressed ones propose.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 RECALL, CALIBRATION_QUERIES, MIXED = 0.95, 200, 8
-# Of n rows, about so many cells times the root of n.
-CELLS = 4
-TRAINING_ROWS_PER_CELL, ITERATIONS = 32, 8
-# Vectors of the cells by name, in LanceDB's own types, and how many candidates each result takes.
-COMPRESSIONS = {"int8": ("IvfSq", 4), "binary": ("IvfRq", 20), "none": ("IvfFlat", 1)}
+# LanceDB's types by how they hold vectors, and how many candidates each result takes. A graph (HNSW) over bytes,
+# or cells (IVF), of which there are about the root of the number of rows.
+COMPRESSIONS = {"int8": ("HnswSq", 3), "binary": ("IvfRq", 20), "none": ("IvfFlat", 1)}
+GRAPH = {"m": 16, "ef_construction": 64}
+CELLS = {"sample_rate": 32, "max_iterations": 8}
+LEAST_EFFORT, MOST_EFFORT, STEPS = 32, 2048, 16
 SETTING = "hf_customclip:"
 INDEX_NAME = "vector_idx"
 
@@ -28,7 +29,11 @@ def check_compression(name: str) -> None:
 
 
 def approximate_settings(table: Any) -> dict[str, Any]:
-    """What was measured: `cells`, `probes`, `refine`, `recall`, `rows`; empty while search is exact."""
+    """What was measured; empty while search is exact.
+
+    `cells`: how many there are, 1 for a graph. `effort`: how many of them, or candidates of the graph, a query looks
+    at. `refine`: candidates for each result. `recall`: what that finds. `rows`: how many there were.
+    """
     kept = table.schema.field("vector").metadata or {}
     found = {
         name.decode().removeprefix(SETTING): value.decode()
@@ -38,31 +43,37 @@ def approximate_settings(table: Any) -> dict[str, Any]:
     return {name: float(value) if name == "recall" else int(value) for name, value in found.items()}
 
 
+def aimed(search: Any, k: int, settings: dict[str, Any], share: float = 1.0) -> Any:
+    """A search for k that looks as far as was measured, or further where only a share of the rows may be found."""
+    search = search.distance_type("l2").limit(k).refine_factor(settings["refine"])
+    if settings["cells"] == 1:
+        return search.nprobes(1).ef(max(settings["effort"], k * settings["refine"]))
+    probes = min(settings["cells"], int(np.ceil(settings["effort"] / share)))
+    return search.minimum_nprobes(probes).maximum_nprobes(settings["cells"])
+
+
 def train_approximate(table: Any, width: int, compression: str, seed: int = 0) -> None:
-    """Make cells for the rows that are there, measure how many have to be looked into, and keep that.
+    """Index the rows that are there, measure how far queries have to look, and keep that.
 
     Args:
         width: of the vectors, without a bias.
-        compression: how the cells hold vectors: "int8", "binary" or "none".
+        compression: how the index holds vectors: "int8", "binary" or "none".
     """
     from lancedb import index
 
     count = table.count_rows()
-    cells = 2 ** round(np.log2(CELLS * count**0.5))
     kind, refine = COMPRESSIONS[compression]
+    cells = 1 if kind == "HnswSq" else 2 ** round(np.log2(count**0.5))
     config = getattr(index, kind)(
-        distance_type="l2",
-        num_partitions=cells,
-        sample_rate=TRAINING_ROWS_PER_CELL,
-        max_iterations=ITERATIONS,
+        distance_type="l2", num_partitions=cells, **(GRAPH if kind == "HnswSq" else CELLS)
     )
     table.create_index("vector", config=config, replace=True, name=INDEX_NAME)
     for field in table.schema:
         if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
             table.create_index(field.name, config=index.BTree(), replace=True)
     queries = _queries_like_words(table, count, width, np.random.default_rng(seed))
-    settings: dict[str, Any] = {"cells": cells, "refine": refine, "rows": count}
-    settings |= _calibrate(table, queries, cells, refine)
+    settings = {"cells": cells, "refine": refine, "rows": count}
+    settings |= _calibrate(table, queries, settings)
     kept = {f"{SETTING}{name}": str(value) for name, value in settings.items()}
     table.update_field_metadata({"path": "vector", "metadata": kept})
 
@@ -80,19 +91,20 @@ def _queries_like_words(table: Any, count: int, width: int, generator: np.random
     return sum(part / np.linalg.norm(part, axis=1, keepdims=True) for part in (one, others))
 
 
-def _calibrate(table: Any, queries: np.ndarray, cells: int, refine: int) -> dict[str, Any]:
-    right, probes, recall = _exact(table, queries), 0, 0.0
-    for probes in np.unique(np.geomspace(4, cells, 24).astype(int)).tolist():
-        found = [_approximate(table, query, probes, refine) for query in queries]
+def _calibrate(table: Any, queries: np.ndarray, settings: dict[str, Any]) -> dict[str, Any]:
+    right, effort, recall = _exact(table, queries), 0, 0.0
+    most = MOST_EFFORT if settings["cells"] == 1 else settings["cells"]
+    for effort in np.unique(np.geomspace(min(LEAST_EFFORT, most), most, STEPS).astype(int)).tolist():
+        found = [_approximate(table, query, {**settings, "effort": effort}) for query in queries]
         recall = float(np.mean([np.isin(r, f).mean() for r, f in zip(right, found, strict=True)]))
         if recall >= RECALL:
             break
-    return {"probes": probes, "recall": round(recall, 4)}
+    return {"effort": effort, "recall": round(recall, 4)}
 
 
-def _approximate(table: Any, query: np.ndarray, probes: int, refine: int) -> np.ndarray:
-    search = table.search(query, vector_column_name="vector").distance_type("l2").nprobes(probes)
-    return search.refine_factor(refine).limit(10).with_row_id(True).select([]).to_arrow()["_rowid"].to_numpy()
+def _approximate(table: Any, query: np.ndarray, settings: dict[str, Any]) -> np.ndarray:
+    search = aimed(table.search(query, vector_column_name="vector"), 10, settings)
+    return search.with_row_id(True).select([]).to_arrow()["_rowid"].to_numpy()
 
 
 def _exact(table: Any, queries: np.ndarray, k: int = 10) -> np.ndarray:

@@ -6,12 +6,15 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import PIL.Image
 
 from .table import ModelName
+
+if TYPE_CHECKING:
+    from ..inference.hubness import HubnessBank
 
 Image: TypeAlias = Path | PIL.Image.Image
 Query: TypeAlias = str | Image | tuple[str, Image]
@@ -34,13 +37,40 @@ class Encoder:
 
     def describe(self) -> ModelName:
         """Name and digest of the model; takes about 0.2 s for each gigabyte of weights."""
-        from ..inference.fingerprints import digest_of_json, weights_digest
+        from .._digests import digest_of_json
+        from ..inference.fingerprints import weights_digest
 
         name = getattr(self.model.config, "_name_or_path", "") or ""
         settings = self.processor.image_processor.to_dict()
         parts = {key: settings.get(key) for key in (*PIXEL_SETTINGS, *PIXEL_STEPS)}
         digest = digest_of_json([weights_digest(self.model), parts])
         return ModelName(os.path.abspath(name) if os.path.isdir(name) else name, digest, self.width)
+
+    @cached_property
+    def bank(self) -> HubnessBank | None:
+        """Training embeddings saved with the model, by which images that are near to everything are told."""
+        from ..inference.hubness import HubnessBank
+
+        name = getattr(self.model.config, "_name_or_path", "")
+        return HubnessBank.load(name) if name else None
+
+    def with_bias(self, vectors: np.ndarray) -> np.ndarray:
+        """Images' vectors `[n, d]` to `[n, d + 1]`: the bias as one more component.
+
+        Raises:
+            ValueError: the model has no bank (any more).
+        """
+        import torch
+
+        from ..inference.hubness import append_bias
+
+        if self.bank is None:
+            raise ValueError(
+                f"The index was made with a hubness bank, which {self.model.config._name_or_path!r} has not: "
+                "load the model from the folder that holds it."
+            )
+        images = torch.from_numpy(vectors)
+        return append_bias(images, self.bank.image_bias(images)).numpy()
 
     @cached_property
     def width(self) -> int:

@@ -96,6 +96,7 @@ class ImageIndex:
         batch_size: int = 64,
         num_workers: int = 0,
         compression: str = "int8",
+        hubness_correction: bool = True,
     ) -> ImageIndex:
         """Embed images and index them.
 
@@ -112,12 +113,15 @@ class ImageIndex:
             num_workers: processes that read and prepare images beside this one.
             compression: of the vectors that approximate search (above 50,000 images) goes through; full ones
                 order what it proposes.
+            hubness_correction: rank words' results with the bias of a model that carries a hubness bank
+                (`inference.hubness`); scores stay cosines. An index that is there keeps what it was made with.
 
         Raises:
             ValueError: the directory holds another model's index.
         """
         encoder = Encoder(model, processor)
-        table = VectorTable.open_or_create(directory, encoder.describe(), storage_options)
+        biased = hubness_correction and encoder.bank is not None
+        table = VectorTable.open_or_create(directory, encoder.describe(), storage_options, biased)
         index = cls(table, encoder, compression)
         index.update(images, batch_size=batch_size, num_workers=num_workers)
         return index
@@ -158,7 +162,7 @@ class ImageIndex:
             if str(here).startswith("memory://"):
                 raise ValueError("This index lies in no directory yet: say which to save it to.")
             return here
-        copy = VectorTable.open_or_create(directory, self.made_by, storage_options)
+        copy = VectorTable.open_or_create(directory, self.made_by, storage_options, self.table.has_bias)
         copy.remove(set(copy.states()) - set(self.ids))
         for batch in self.table.batches():
             copy.put(pa.Table.from_batches([batch]))
@@ -250,7 +254,10 @@ class ImageIndex:
             for number, path in zip(numbers, paths, strict=True)
         ]
         rows = rows.append_column("thumbnail", pa.array(thumbnails, pa.binary()))
-        self.table.put(with_vectors(rows, np.concatenate([vectors for _, vectors in embedded])))
+        vectors = np.concatenate([vectors for _, vectors in embedded])
+        self.table.put(
+            with_vectors(rows, self.encoder.with_bias(vectors) if self.table.has_bias else vectors)
+        )
 
     # ---- Searching ----
 
@@ -290,11 +297,16 @@ class ImageIndex:
     def _vectors(self, queries: list[Query]) -> np.ndarray:
         split = [split_query(query) for query in queries]
         total = np.zeros((len(queries), self.made_by.width), dtype=np.float32)
-        for part, encode in enumerate((self.encoder.texts, self.encoder.images)):
+        encoders: tuple[Any, Any] = (self.encoder.texts, self.encoder.images)
+        for part, encode in enumerate(encoders):
             rows = [row for row, values in enumerate(split) if values[part] is not None]
             if rows:
-                total[rows] += encode([split[row][part] for row in rows])  # type: ignore[arg-type]
-        return total / np.linalg.norm(total, axis=1, keepdims=True)
+                total[rows] += encode([split[row][part] for row in rows])
+        total /= np.linalg.norm(total, axis=1, keepdims=True)
+        if not self.table.has_bias:
+            return total
+        asks_words = np.array([[image is None] for _, image in split], dtype=np.float32)
+        return np.concatenate([total, asks_words], axis=1)
 
     # ---- Looking ----
 
@@ -351,7 +363,7 @@ def _thumbnail(image: Any) -> bytes:
     small = to_rgb(decode_image(image))
     small.thumbnail(THUMBNAIL_SIZE)
     written = BytesIO()
-    small.save(written, "JPEG", quality=85)
+    small.save(written, "JPEG", quality=85, subsampling=0)
     return written.getvalue()
 
 

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, Image
 from pyarrow import csv, json, parquet
 
+from .._digests import digest_of_json, image_identity
 from ..data.folders import IMAGE_SUFFIXES, list_folder
-from ..inference.fingerprints import digest, digest_of_json
 from .table import OWN_COLUMNS
 
 Images: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Dataset
@@ -67,7 +67,9 @@ def open_source(images: Images) -> Source:
             return _of_folder(folder)
         images = [images]
     paths = {os.fspath(path): os.path.abspath(path) for path in images}
-    return Source(_rows(list(paths), list(paths.values()), map(file_state, paths.values())), [*paths.values()])
+    return Source(
+        _rows(list(paths), list(paths.values()), map(file_state, paths.values())), [*paths.values()]
+    )
 
 
 def _of_folder(folder: Path) -> Source:
@@ -78,7 +80,9 @@ def _of_folder(folder: Path) -> Source:
     ids = [Path(path).relative_to(listing.root).as_posix() for path in listing.images]
     rows = _rows(ids, listing.images, map(file_state, listing.images))
     file = next((folder / name for name in METADATA_FILES if (folder / name).is_file()), None)
-    return Source(rows if file is None else _with_metadata(rows, _metadata_of(file, rows["id"])), listing.images)
+    return Source(
+        rows if file is None else _with_metadata(rows, _metadata_of(file, rows["id"])), listing.images
+    )
 
 
 def _metadata_of(file: Path, ids: pa.ChunkedArray) -> pa.Table:
@@ -156,7 +160,9 @@ def _with_metadata(rows: pa.Table, metadata: pa.Table) -> pa.Table:
     if taken:
         raise ValueError(f"The columns {', '.join(taken)} of the metadata need other names here.")
     values = metadata.to_pylist() if metadata.num_columns else [{}] * len(rows)
-    states = [f"{state} {digest_of_json(row)}" for state, row in zip(rows["state"].to_pylist(), values, strict=True)]
+    states = [
+        f"{state} {digest_of_json(row)}" for state, row in zip(rows["state"].to_pylist(), values, strict=True)
+    ]
     rows = rows.set_column(rows.column_names.index("state"), "state", pa.array(states, pa.string()))
     for name in metadata.column_names:
         rows = rows.append_column(name, metadata[name])
@@ -179,5 +185,5 @@ def _path_of(image: dict[str, Any] | None) -> str | None:
 
 def _image_state(image: dict[str, Any] | None) -> str:
     if image and image.get("bytes") is not None:
-        return digest(image["bytes"])
+        return image_identity(image["bytes"], None).hex()
     return file_state((image or {}).get("path") or "")

@@ -18,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 
-from .approximate import approximate_settings, matrix, train_approximate
+from .approximate import aimed, approximate_settings, matrix, train_approximate
 from .filters import Filter, sql_filter
 
 Location: TypeAlias = str | os.PathLike[str]
@@ -220,6 +220,11 @@ class VectorTable:
 
     # ---- Reading ----
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether vectors have one more component, which is added to the scores of words."""
+        return self.table.schema.field("vector").type.list_size > self.made_by.width
+
     def __len__(self) -> int:
         return self.table.count_rows()
 
@@ -288,11 +293,8 @@ class VectorTable:
             if exact:
                 search = search.distance_type("dot").bypass_vector_index().limit(k)
             else:
-                share = 1.0 if among is None else among / len(self)
-                probes = min(settings["cells"], int(np.ceil(settings["probes"] / share)))
-                search = search.distance_type("l2").minimum_nprobes(probes).maximum_nprobes(settings["cells"])
-                # One more than asked for, as a bias may change their order.
-                search = search.refine_factor(settings["refine"]).limit(2 * k)
+                # More than asked for, as a bias may change their order.
+                search = aimed(search, 2 * k, settings, 1.0 if among is None else among / len(self))
             search = search.where(where, prefilter=True) if where else search
             found.append(self._described(search, query, k))
         return found
@@ -325,8 +327,6 @@ def with_vectors(rows: pa.Table, vectors: np.ndarray) -> pa.Table:
     """`rows` with their vectors `[n, width]` as float16."""
     values = pa.array(np.ascontiguousarray(vectors, dtype=np.float16).reshape(-1))
     return rows.append_column("vector", pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]))
-
-
 
 
 def _connect(where: Location, storage_options: Mapping[str, str] | None) -> Any:

@@ -1,20 +1,26 @@
-"""Checkpoints that are there whole or not at all, so that a killed run resumes from the newest one."""
+"""Checkpoints that are there whole or not at all, without the towers where those are frozen."""
 
 from __future__ import annotations
 
 import copy
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
 
-from ..modeling.modeling_custom_clip import CustomClipModel
+from ..modeling.freezing_custom_clip import TOWERS, is_trained
+from ..modeling.heads_only_custom_clip import heads_only_file, load_heads
 from .finite import check_weights
+
+if TYPE_CHECKING:
+    from .trainer import CustomClipTrainer
 
 logger = logging.get_logger(__name__)
 
@@ -22,96 +28,121 @@ logger = logging.get_logger(__name__)
 UNFINISHED = ".unfinished"
 
 
-class WholeCheckpointsMixin:
-    """For a `Trainer`: a checkpoint is written aside and gets its name in one step, when it is complete.
+class Checkpoints:
+    """A trainer's checkpoints: each is written aside and gets its name in one step, when it is complete.
 
-    `train(resume_from_checkpoint=True)` takes the newest, and starts from the beginning where there is none.
+    Where both towers are frozen and named, `checkpoint-*` folders hold the heads alone, which costs next to
+    nothing (off with `args.heads_only_checkpoints=False`). Resuming and loading the best model read either kind.
     """
 
-    args: Any
-    model: Any
-    state: Any
-    accelerator: Any
+    def __init__(self, trainer: CustomClipTrainer) -> None:
+        self.trainer = trainer
+        self._writing = False
 
-    _writing: bool = False
+    # ---- Writing ----
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As `Trainer.train`; `True` is also allowed before there is a first checkpoint."""
-        folder = Path(self.args.output_dir)
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
-            if resume_from_checkpoint is None:
-                logger.warning(f"{folder} holds no checkpoint to resume from: training starts at step 0.")
-        if not resume_from_checkpoint:
-            self._start_heads()
-        self.accelerator.wait_for_everyone()
-        if self.args.local_process_index == 0:
-            shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        return super().train(resume_from_checkpoint, *args, **kwargs)  # type: ignore[misc]
-
-    def _start_heads(self) -> None:
-        """What comes before the first step of a run, and of none that is resumed."""
-
-    def _get_output_dir(self, trial: Any) -> str:
-        folder: str = super()._get_output_dir(trial)  # type: ignore[misc]
-        return os.path.join(folder, UNFINISHED) if self._writing else folder
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        check_weights(self.model, self.state.global_step)
+    def write(self, save: Callable[[], None]) -> None:
+        """Let `save` (Trainer's own) write a checkpoint aside, then put it in its place."""
+        trainer, state = self.trainer, self.trainer.state
+        check_weights(trainer.model, state.global_step)
+        folder = Path(trainer._get_output_dir(None))
         self._writing = True
         try:
-            super()._save_checkpoint(model, trial)  # type: ignore[misc]
-            unfinished = Path(self._get_output_dir(trial))
+            save()
         finally:
             self._writing = False
-        self.accelerator.wait_for_everyone()
-        folder = Path(self._get_output_dir(trial))
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        self._correct_best(unfinished / name, folder / name)
-        if self.args.local_process_index == 0:
-            _put_in_place(unfinished / name, folder / name)
-        if self.args.should_save:
+        trainer.accelerator.wait_for_everyone()
+        name = f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self._correct_best(folder / UNFINISHED / name, folder / name)
+        if trainer.args.local_process_index == 0:
+            _put_in_place(folder / UNFINISHED / name, folder / name)
+        if trainer.args.should_save:
             rotate_checkpoints(
                 output_dir=str(folder),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
+                save_total_limit=trainer.args.save_total_limit,
+                best_model_checkpoint=state.best_model_checkpoint,
+                use_mtime=False,
             )
-        self.accelerator.wait_for_everyone()
+        trainer.accelerator.wait_for_everyone()
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if not self._load_by_name(resume_from_checkpoint, model):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+    def output_dir(self, folder: str) -> str:
+        """Where Trainer writes: aside while a checkpoint is being made."""
+        return os.path.join(folder, UNFINISHED) if self._writing else folder
 
-    def _load_best_model(self) -> None:
-        if not self._load_by_name(self.state.best_model_checkpoint):
-            super()._load_best_model()  # type: ignore[misc]
+    def save_heads(self, folder: str | None, state_dict: dict[str, torch.Tensor] | None) -> bool:
+        """Save the heads alone where that is all a checkpoint needs; whether it was."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if folder is None or not Path(folder).name.startswith(PREFIX_CHECKPOINT_DIR):
+            return False
+        if not (self.trainer.args.heads_only_checkpoints and self._can_leave_out_towers(model)):
+            return False
+        model.save_pretrained(folder, heads_only=True, state_dict=state_dict)
+        if self.trainer.processing_class is not None:
+            self.trainer.processing_class.save_pretrained(folder)
+        return True
 
-    def _load_by_name(self, folder: str, model: Any = None) -> bool:
-        """Load a whole checkpoint through `from_pretrained`; whether it was one.
+    def _can_leave_out_towers(self, model: Any) -> bool:
+        if self._in_parts():  # weights in shards are saved and loaded by their own machinery
+            return False
+        towers = [getattr(model, f"{tower}_model", None) for tower in TOWERS]
+        named = all(getattr(model.config, f"{tower}_name", None) for tower in TOWERS)
+        return named and all(tower is not None and not is_trained(tower) for tower in towers)
+
+    def _correct_best(self, written: Path, final: Path) -> None:
+        """Where this checkpoint is the best so far, Trainer has noted the name under which it was written."""
+        state = self.trainer.state
+        if state.best_model_checkpoint != str(written):
+            return
+        state.best_model_checkpoint = str(final)
+        if self.trainer.args.should_save:
+            # A new file: the old one may be linked into a push under way.
+            corrected = written / f"{TRAINER_STATE_NAME}.new"
+            state.save_to_json(str(corrected))
+            os.replace(corrected, written / TRAINER_STATE_NAME)
+
+    # ---- Reading ----
+
+    def find(self, wanted: str | bool | None) -> str | None:
+        """The checkpoint to resume from: a path as it is, for True the newest; None where there is none."""
+        if wanted is not True:
+            return wanted or None
+        folder = self.trainer.args.output_dir
+        newest = get_last_checkpoint(folder) if folder and os.path.isdir(folder) else None
+        if newest is None:
+            logger.warning(f"{folder} holds no checkpoint to resume from: training starts at step 0.")
+        return newest
+
+    def discard_unfinished(self) -> None:
+        """What a killed run has left."""
+        wait = self.trainer.accelerator.wait_for_everyone
+        wait()
+        if self.trainer.args.local_process_index == 0:
+            shutil.rmtree(Path(str(self.trainer.args.output_dir)) / UNFINISHED, ignore_errors=True)
+        wait()
+
+    def load(self, folder: str | None, model: Any = None) -> bool:
+        """Load a checkpoint of heads, or a whole one by `from_pretrained`; whether it was one of these.
 
         Trainer puts a file's tensors in by their names there. Those are some towers' old names, a ViT's for
         example, and with no more than a warning the tower would stay as it is.
         """
-        model = self.accelerator.unwrap_model(self.model if model is None else model)
-        in_parts = getattr(self, "is_fsdp_enabled", False) or getattr(self, "is_deepspeed_enabled", False)
-        if in_parts or not isinstance(model, CustomClipModel):
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model if model is None else model)
+        if folder is None or self._in_parts():
+            return False
+        if heads_file := heads_only_file(folder):
+            load_heads(model, heads_file)
+            return True
+        # By its name, not its class: that may have come along with the checkpoint (remote code).
+        if getattr(model.config, "model_type", None) != "custom_clip" or not hasattr(
+            model, "from_pretrained"
+        ):
             return False
         loaded = type(model).from_pretrained(folder, config=copy.deepcopy(model.config))
         model.load_state_dict(loaded.state_dict())
         return True
 
-    def _correct_best(self, written: Path, final: Path) -> None:
-        """Where this checkpoint is the best so far, Trainer has noted the name under which it was written."""
-        if self.state.best_model_checkpoint != str(written):
-            return
-        self.state.best_model_checkpoint = str(final)
-        if self.args.should_save:
-            # A new file: the old one may be linked into a push under way.
-            corrected = written / f"{TRAINER_STATE_NAME}.new"
-            self.state.save_to_json(str(corrected))
-            os.replace(corrected, written / TRAINER_STATE_NAME)
+    def _in_parts(self) -> bool:
+        return bool(self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled)
 
 
 def _put_in_place(written: Path, final: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,25 +14,28 @@ from .distributed import gather_rows, row_counts
 from .finite import not_finite_loss
 from .gradient_cache import cached_backward, split_batch
 
+if TYPE_CHECKING:
+    from .trainer import CustomClipTrainer
+
 _TEMPERATURE = ("logit_scale", "logit_bias")
 
 
-class ContrastiveStepMixin:
-    """For a `Trainer` whose model is a `CustomClipModel`: `compute_loss` and `training_step`."""
+class ContrastiveStep:
+    """What a `CustomClipTrainer` does with a batch.
 
-    args: Any
-    model: Any
-    state: Any
-    accelerator: Any
-    current_gradient_accumulation_steps: int
-    _image_names: np.ndarray | None = None
+    Attributes:
+        image_names: the data set's `image_id`s, which the batches' integers index; for error messages.
+    """
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """The model's contrastive loss, over the pairs of all processes if `gather_negatives`."""
-        check_still_frozen(self.model, inputs)
-        if self.args.world_size == 1 or not self.args.gather_negatives:
+    def __init__(self, trainer: CustomClipTrainer) -> None:
+        self.trainer = trainer
+        self.image_names: np.ndarray | None = None
+
+    def loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """The contrastive loss over the pairs of all processes if `gather_negatives`, and the model's outputs."""
+        args = self.trainer.args
+        check_still_frozen(self.trainer.model, inputs)
+        if args.world_size == 1 or not args.gather_negatives:
             outputs = model(**inputs, return_loss=True)
             loss = outputs.loss
         else:
@@ -42,36 +45,29 @@ class ContrastiveStepMixin:
             )
         if model.training:
             self._check_loss(loss, inputs)
-        return (loss, outputs) if return_outputs else loss
+        return loss, outputs
 
-    def training_step(
-        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> torch.Tensor:
-        """As in `Trainer`; with `gradient_cache_chunk_size` the towers see the batch in chunks."""
-        in_parts = getattr(self, "is_fsdp_enabled", False)
-        if in_parts:
-            # In its forward pass the model holds the temperature, but only the copy gathered for it.
-            self.accelerator.unwrap_model(model.train()).inverse_temperature()
-        if self.args.gradient_cache_chunk_size is None:
-            return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc,no-any-return]
-        if in_parts or getattr(self, "is_deepspeed_enabled", False):
+    def run_in_chunks(self, model: Any, inputs: dict[str, Any], chunk_size: int) -> torch.Tensor:
+        """A training step in which the towers see `chunk_size` pairs at a time; the loss as Trainer logs it."""
+        trainer = self.trainer
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise ValueError(
                 "gradient_cache_chunk_size does not work with FSDP or DeepSpeed: use DDP, or leave it unset."
             )
         model.train()
-        inputs = self._prepare_inputs(inputs)  # type: ignore[attr-defined]
-        check_still_frozen(self.model, inputs)
+        inputs = trainer._prepare_inputs(inputs)
+        check_still_frozen(trainer.model, inputs)
         # As many chunks on every process: each forward pass of theirs is one for all.
         counts = row_counts(next(iter(inputs.values())))
-        chunks = min(math.ceil(max(counts) / self.args.gradient_cache_chunk_size), min(counts))
-        unwrapped = self.accelerator.unwrap_model(model)
+        chunks = min(math.ceil(max(counts) / chunk_size), min(counts))
+        unwrapped = trainer.accelerator.unwrap_model(model)
 
         def batch_loss(images: torch.Tensor, texts: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
             loss = self._loss_over_processes(images, texts, unwrapped.inverse_temperature(), ids)
             self._check_loss(loss, inputs)
             return loss
 
-        steps = self.current_gradient_accumulation_steps
+        steps = trainer.current_gradient_accumulation_steps
         loss = cached_backward(
             model,
             split_batch(inputs, chunks),
@@ -81,9 +77,9 @@ class ContrastiveStepMixin:
                 for name, parameter in unwrapped.named_parameters()
                 if name.split(".")[-1] in _TEMPERATURE and parameter.requires_grad
             ],
-            backward=self.accelerator.backward,
-            forward_context=self.compute_loss_context_manager,  # type: ignore[attr-defined]
-            no_sync=partial(self.accelerator.no_sync, model),
+            backward=trainer.accelerator.backward,
+            forward_context=trainer.compute_loss_context_manager,
+            no_sync=partial(trainer.accelerator.no_sync, model),
             factor=1 / steps,
         )
         return loss / steps
@@ -91,8 +87,8 @@ class ContrastiveStepMixin:
     def _loss_over_processes(
         self, images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor | None
     ) -> torch.Tensor:
-        model = self.accelerator.unwrap_model(self.model)
-        if self.args.world_size == 1 or not self.args.gather_negatives:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if self.trainer.args.world_size == 1 or not self.trainer.args.gather_negatives:
             return model.contrastive_loss(images, texts, scale, ids)
         counts = row_counts(images)
         loss = model.contrastive_loss(
@@ -103,7 +99,7 @@ class ContrastiveStepMixin:
             all_image_embeds=gather_rows(images, counts),
             all_text_embeds=gather_rows(texts, counts),
             all_image_ids=None if ids is None else gather_rows(ids, counts),
-            offset=sum(counts[: self.args.process_index]),
+            offset=sum(counts[: self.trainer.args.process_index]),
         )
         # A process with more pairs counts for more: the mean over processes is then the mean over pairs.
         return loss * (len(images) * len(counts) / sum(counts))
@@ -113,5 +109,5 @@ class ContrastiveStepMixin:
             return
         ids = inputs.get("image_ids")
         numbers = [] if ids is None else ids.tolist()
-        names = numbers if self._image_names is None else [self._image_names[number] for number in numbers]
-        raise not_finite_loss(loss, self.state.global_step + 1, self.model, inputs, names)
+        names = numbers if self.image_names is None else [self.image_names[number] for number in numbers]
+        raise not_finite_loss(loss, self.trainer.state.global_step + 1, self.trainer.model, inputs, names)

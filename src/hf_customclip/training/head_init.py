@@ -23,8 +23,7 @@ Pairs = tuple[torch.Tensor, torch.Tensor]
 
 def cached_pairs(dataset: PairDataset, captions_per_image: int | None) -> Iterator[Pairs]:
     """Image and text features, row by row a pair, of the first so many captions of every image."""
-    images = dataset.table.captions_of_images()
-    captions = [caption for of_image in images for caption in of_image[:captions_per_image]]
+    captions = dataset.table.first_captions(captions_per_image).tolist()
     for first in range(0, len(captions), BATCH):
         batch = dataset.__getitems__(captions[first : first + BATCH])
         assert isinstance(batch, dict)

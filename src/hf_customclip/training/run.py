@@ -12,17 +12,20 @@ from datasets import Dataset, DatasetDict
 from transformers import pipeline, set_seed
 
 from .._files import write_json
-from ..data import load_image_text_dataset
+from ..data import DataReport, load_with_report
 from ..data.augmentation import build_augmentation
 from ..data.images import decode_image, to_rgb
-from ..evaluation.chance import retrieval_chance
-from ..evaluation.reports import format_retrieval_table
-from ..evaluation.sentence_transformers_export import add_sentence_transformers_files
-from ..hub.folder_card import DATA_FILE
+from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
+from ..evaluation.intervals import bootstrap_intervals
+from ..evaluation.languages import chance_by_language, format_language_table
+from ..evaluation.overlap import write_training_record
+from ..evaluation.reports import format_retrieval_table, languages_of
+from ..evaluation.retrieval import ranks_both_ways
 from ..hub.known_data import describe_data
-from ..inference.encode import EmbeddedDataset, embed_dataset
+from ..hub.model_card import DATA_FILE, RESULTS_FILE
 from ..inference.load_model import load_model
 from ..modeling.modeling_custom_clip import CustomClipModel
+from ..modeling.names_custom_clip import did_you_mean
 from ..modeling.processing_custom_clip import CustomClipProcessor
 from .callbacks import ChanceLossCallback, OverfittingCallback
 from .config import TrainConfig, checked_fields
@@ -41,7 +44,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     set_seed(args.seed)  # Trainer does it too, but after the heads have got their random weights
     data = dict(config.data)
     augmentation = build_augmentation(data.pop("augmentation", None))
-    splits = _load_splits(data)
+    splits, found = _load_splits(data)
     trainer = CustomClipTrainer(
         model=_build_model(config.model),
         args=args,
@@ -52,7 +55,10 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         callbacks=[ChanceLossCallback(), OverfittingCallback()],
     )
     sizes = {name: len(split) for name, split in splits.items()}
-    trainer.data_description = describe_data(str(config.data["source"]), sizes)
+    description = describe_data(str(config.data["source"]), sizes)
+    if found.languages:
+        description = dataclasses.replace(description, languages=tuple(found.languages))
+    trainer.publisher.data_description = description
     metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
     if "validation" in splits:
@@ -62,27 +68,40 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.save_state()
     if trainer.is_world_process_zero():
         trainer.save_metrics("all", metrics)
-        add_sentence_transformers_files(str(args.output_dir))
+        if isinstance(splits["train"], Dataset):  # a stream is not read twice
+            options = {key: value for key, value in data.items() if key != "source"}
+            write_training_record(
+                str(args.output_dir), splits["train"], str(data["source"]), options, found.split_rule
+            )
         # For the model card, whenever it is written.
-        write_json(Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.data_description))
+        write_json(
+            Path(str(args.output_dir)) / DATA_FILE, dataclasses.asdict(trainer.publisher.data_description)
+        )
         held_out = next((name for name in ("test", "validation") if name in splits), None)
         if held_out:
-            _report(Path(str(args.output_dir)), held_out, splits[held_out])
+            _report(Path(str(args.output_dir)), held_out, splits[held_out], list(found.languages))
     if args.push_to_hub:
         trainer.push_to_hub()
     return metrics
 
 
-def _load_splits(data: dict[str, Any]) -> DatasetDict:
-    known = list(inspect.signature(load_image_text_dataset).parameters)
-    unknown = [name for name in data if name not in known]
-    if unknown:
-        raise ValueError(f"data.{unknown[0]} is not known; allowed are {', '.join(known)} and augmentation.")
-    loaded = load_image_text_dataset(**data)
+def _load_splits(data: dict[str, Any]) -> tuple[DatasetDict, DataReport]:
+    """The splits, and what was found; `eval_languages` are those of all splits but train."""
+    data = dict(data)
+    eval_languages = data.pop("eval_languages", None)
+    known = list(inspect.signature(load_with_report).parameters)
+    for name in data:
+        if name not in known:
+            hint = did_you_mean(name, [*known, "eval_languages", "augmentation"])
+            raise ValueError(f"data.{name} is not known.{hint}")
+    loaded, report = load_with_report(**data)
     splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
     if "train" not in splits:
         raise ValueError(f"The data have no train split, only {', '.join(splits)}.")
-    return splits
+    if eval_languages is not None:
+        measured, _ = load_with_report(**{**data, "languages": eval_languages})
+        splits = DatasetDict({**measured, "train": splits["train"]})
+    return splits, report
 
 
 def _build_model(model: dict[str, Any]) -> CustomClipModel:
@@ -100,16 +119,26 @@ def _build_processor(config: TrainConfig) -> CustomClipProcessor:
     )
 
 
-def _report(folder: Path, split: str, dataset: Dataset) -> None:
+def _report(folder: Path, split: str, dataset: Dataset, trained_languages: list[str]) -> None:
     """Load the folder as anybody would, and show what it can do."""
     model, processor = load_model(folder)
     embedded = embed_dataset(model, processor, dataset)
-    chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
+    ids = embedded.image_ids, embedded.text_image_ids
+    ranks = ranks_both_ways(embedded.image_embeds, embedded.text_embeds, *ids)
+    metrics, chance = embedded.metrics(), chance_by_language(*ids, languages=embedded.languages)
+    by_language = bool(languages_of(metrics))
+    intervals = None if by_language else bootstrap_intervals(ranks)
+    size = {"num_images": len(ranks.images), "num_captions": len(ranks.texts)}
+    measured = {"metrics": metrics, "chance": chance, "intervals": intervals}
+    write_json(folder / RESULTS_FILE, [{"split": split, **size, **measured}])
     print(
         f"\n{folder} loaded back with AutoModel and AutoProcessor; {split} split, {len(dataset)} images "
         "never trained on:"
     )
-    print(format_retrieval_table(embedded.metrics(), chance))
+    print(format_retrieval_table(metrics, chance, intervals))
+    if by_language:
+        table = format_language_table(metrics, trained_languages)
+        print(f"\nEach language alone; above is their mean:\n{table}")
     _show_pipeline(folder, dataset)
     _draw(folder / "retrieval.png", embedded, dataset)
 

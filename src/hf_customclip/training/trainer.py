@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,18 +17,18 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
 
+from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import PairDataset, RetrievalDataset
 from ..data.sampler import NoDuplicatesBatchSampler
-from ..evaluation.retrieval import retrieval_metrics
+from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
-from ..hub.publishing import PublishingMixin
-from .checkpoints import WholeCheckpointsMixin
-from .contrastive_step import ContrastiveStepMixin
+from ..hub.publishing import Publisher
+from .checkpoints import Checkpoints
+from .contrastive_step import ContrastiveStep
 from .distributed import gather_rows, row_counts
 from .finite import check_gradient_norm
 from .head_init import cached_pairs, start_heads_at_cca
-from .heads_only_checkpoints import HeadsOnlyCheckpointsMixin
 from .layer_rates import rate_factors, split_by_rate
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .training_args import CustomClipTrainingArguments
@@ -37,9 +36,7 @@ from .training_args import CustomClipTrainingArguments
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
-class CustomClipTrainer(  # type: ignore[misc]
-    PublishingMixin, HeadsOnlyCheckpointsMixin, WholeCheckpointsMixin, ContrastiveStepMixin, Trainer
-):
+class CustomClipTrainer(Trainer):
     """`Trainer` on datasets with the columns `image`, `captions` and `image_id`.
 
     Batches hold no image twice, the loss compares with every process's pairs, `evaluate()` reports retrieval
@@ -64,6 +61,11 @@ class CustomClipTrainer(  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         args = args or CustomClipTrainingArguments()
+        self.checkpoints, self.publisher, self.step = (
+            Checkpoints(self),
+            Publisher(self),
+            ContrastiveStep(self),
+        )
         super().__init__(
             model=model,
             args=args,
@@ -89,6 +91,41 @@ class CustomClipTrainer(  # type: ignore[misc]
             show_progress=not args.disable_tqdm,
         )
 
+    # ---- Training ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As `Trainer.train`; True resumes from the newest checkpoint, or starts where there is none yet.
+
+        Raises:
+            PublishError: the model was to be published by the end and could not be; it is saved.
+        """
+        checkpoint = self.checkpoints.find(resume_from_checkpoint)
+        self.checkpoints.discard_unfinished()
+        self.publisher.begin()
+        if checkpoint is None:
+            self._start_heads()
+        output = super().train(checkpoint, *args, **kwargs)
+        self.publisher.finish()
+        return output
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's contrastive loss, over the pairs of all processes if `gather_negatives`."""
+        loss, outputs = self.step.loss(model, inputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """As in `Trainer`; with `gradient_cache_chunk_size` the towers see the batch in chunks."""
+        if self.is_fsdp_enabled:
+            # In its forward pass the model holds the temperature, but only the copy gathered for it.
+            self.accelerator.unwrap_model(model.train()).inverse_temperature()
+        if self.args.gradient_cache_chunk_size is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        return self.step.run_in_chunks(model, inputs, self.args.gradient_cache_chunk_size)
+
     # ---- Data ----
 
     def get_train_dataloader(self) -> DataLoader:
@@ -96,7 +133,7 @@ class CustomClipTrainer(  # type: ignore[misc]
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
         pairs = self._training_pairs()
-        self._image_names = pairs.table.names
+        self.step.image_names = pairs.table.names
         sampler = NoDuplicatesBatchSampler(
             pairs.table.captions_of_images(),
             self._train_batch_size,
@@ -122,7 +159,7 @@ class CustomClipTrainer(  # type: ignore[misc]
             raise ValueError("evaluation needs an eval_dataset")
         chosen = known[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
         dataset = known if chosen is None else chosen
-        items = RetrievalDataset(**self.feature_cache.inputs(self.model, dataset, self.data_collator))
+        items = self.feature_cache.retrieval_items(self.model, dataset, self.data_collator)
         # Unbroken stretches: one after the other they are the order that one process has.
         share = np.array_split(np.arange(len(items)), self.args.world_size)[self.args.process_index]
         return self._loader(items, sampler=share.tolist(), batch_size=self.args.eval_batch_size)
@@ -157,14 +194,12 @@ class CustomClipTrainer(  # type: ignore[misc]
     def _training_pairs(self) -> PairDataset:
         assert self.train_dataset is not None
         first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
-        return PairDataset(
-            **self.feature_cache.inputs(
-                self.model,
-                self.train_dataset,
-                self.data_collator,
-                captions_per_image=first,
-                image_transform=self.image_transform,
-            )
+        return self.feature_cache.pairs(
+            self.model,
+            self.train_dataset,
+            self.data_collator,
+            captions_per_image=first,
+            image_transform=self.image_transform,
         )
 
     def _start_heads(self) -> None:
@@ -223,7 +258,8 @@ class CustomClipTrainer(  # type: ignore[misc]
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         own = [torch.cat(parts[name]) for name in _EMBEDDED]
         everyone: Any = [gather_rows(rows, row_counts(rows)) for rows in own]
-        metrics = retrieval_metrics(*everyone) | {"loss": self._eval_loss(*everyone)}
+        languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
+        metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
         predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
         return EvalLoopOutput(
             predictions=predictions,
@@ -265,10 +301,12 @@ class CustomClipTrainer(  # type: ignore[misc]
         ]
         return float(torch.stack(losses).sum() / len(image_ids))
 
-    # ---- Saving ----
+    # ---- Saving and loading ----
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As in `Trainer`, with the arguments as JSON: it pickles them, and no pickle is to be published."""
+        if self.checkpoints.save_heads(output_dir, state_dict):
+            return
         if self.is_fsdp_enabled:
             with under_its_own_class(self.model):
                 super()._save(output_dir, with_scalars(state_dict or {}, self._scalars))
@@ -277,5 +315,45 @@ class CustomClipTrainer(  # type: ignore[misc]
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            arguments = json.dumps(self.args.to_dict(), indent=2, default=str)
-            (folder / "training_args.json").write_text(arguments + "\n", encoding="utf-8")
+            write_json(folder / "training_args.json", self.args.to_dict())
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self.checkpoints.output_dir(super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.checkpoints.write(partial(super()._save_checkpoint, model, trial))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not self.checkpoints.load(resume_from_checkpoint, model):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if not self.checkpoints.load(self.state.best_model_checkpoint):
+            super()._load_best_model()
+
+    # ---- Publishing ----
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Create the repository, or find out before training that it cannot be published to."""
+        self.publisher.prepare_repo(token, private)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Save the model with its card to `output_dir` and publish that folder (see `Publisher.push`)."""
+        return self.publisher.push(commit_message, blocking, token, revision, private, **kwargs)
+
+    def create_model_card(
+        self, *unused: Any, license: str | None = None, dataset: Any = None, **also_unused: Any
+    ) -> None:
+        """Write the card into `output_dir`; what else Trainer's own card is told, this one knows itself."""
+        self.publisher.write_card(license, dataset)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        self.publisher.push_checkpoint(checkpoint_folder)

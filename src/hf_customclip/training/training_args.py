@@ -92,6 +92,10 @@ class CustomClipTrainingArguments(TrainingArguments):
         default="error",
         metadata={"help": "Images of which no features can be made: 'error', or 'skip' to leave them out."},
     )
+    license: str | None = field(
+        default=None,
+        metadata={"help": "Licence of the model for its card, as the Hub spells it, such as 'apache-2.0'."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

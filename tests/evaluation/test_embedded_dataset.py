@@ -10,7 +10,8 @@ from datasets import Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 
 from hf_customclip.data import load_image_text_dataset
-from hf_customclip.inference.encode import embed_dataset, embed_images, embed_texts
+from hf_customclip.evaluation.embedded_dataset import embed_dataset
+from hf_customclip.inference import encode_images, encode_texts
 
 SAMPLE = str(Path(__file__).parents[2] / "examples" / "sample")
 CAPTIONS = ["a red cat", "the green dog in a house", "blue bird", "small tree", "a photo of a big house"]
@@ -91,7 +92,7 @@ def test_every_caption_keeps_its_image(model, processor, dataset):
 
 
 def test_embeddings_are_unit_float32_and_the_same_twice(model, processor, images):
-    for embed, items in ((embed_images, images), (embed_texts, CAPTIONS)):
+    for embed, items in ((encode_images, images), (encode_texts, CAPTIONS)):
         first = embed(model, processor, items)
         assert first.dtype == torch.float32
         torch.testing.assert_close(first.norm(dim=1), torch.ones(len(items)))
@@ -101,4 +102,4 @@ def test_embeddings_are_unit_float32_and_the_same_twice(model, processor, images
 
 def test_a_half_precision_model_gives_float32_embeddings(processor, images, model):
     half = model.__class__(model.config).to(torch.bfloat16)
-    assert embed_images(half, processor, images[:2]).dtype == torch.float32
+    assert encode_images(half, processor, images[:2]).dtype == torch.float32

@@ -9,8 +9,6 @@ import torch
 from torch import nn
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-MODULES = {"image": "vision_model", "text": "text_model"}
-PROJECTIONS = {"image": "visual_projection", "text": "text_projection"}
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
@@ -39,23 +37,22 @@ class TowerPass:
 
     Args:
         model: a `CustomClipModel`.
-        tower: "image" or "text".
+        tower: "vision" or "text".
         dtype, device: what it computes in and on.
     """
 
     def __init__(self, model: Any, tower: str, dtype: torch.dtype, device: torch.device) -> None:
         self.tower, self.dtype, self.device = tower, dtype, device
-        module = getattr(model, MODULES[tower])
         # The model with this tower alone: pooling and checks stay the model's.
         self.model = copy.copy(model)
-        self.model.__dict__["_modules"] = {MODULES[tower]: self._ready(module)}
+        self.model.__dict__["_modules"] = {f"{tower}_model": self._ready(getattr(model, f"{tower}_model"))}
 
     def _ready(self, module: nn.Module) -> nn.Module:
         if self.tower == "text" and not module.training and self._is_placed(module):
             return module
         with torch.no_grad():
             ready = copy.deepcopy(module).to(self.device, self.dtype)
-        if self.tower == "image":
+        if self.tower == "vision":
             ready = ready.to(memory_format=torch.channels_last)
         return ready.eval()
 
@@ -74,4 +71,4 @@ class TowerPass:
 
 def feature_width(model: Any, tower: str) -> int:
     """Width of the tower's pooled output."""
-    return next(getattr(model, PROJECTIONS[tower]).parameters()).shape[1]
+    return model.config.vision_embed_dim if tower == "vision" else model.text_embed_dim

@@ -1,0 +1,146 @@
+"""Batches of inputs for a tower: read, decoded and prepared by worker processes, unreadable images named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.images import UnreadableImageError
+from ..data.preparation import image_inputs, open_rgb, text_inputs
+
+Inputs = dict[str, Tensor]
+# Given to `load_batches`: the inputs of those that can be read, and why others cannot, by number.
+Load = Callable[[list[int]], tuple[Inputs, dict[int, UnreadableImageError]]]
+MOST_WORKERS = 16
+
+
+class ImageInputs:
+    """Reads images by number; a class, so that spawned workers can have it too.
+
+    Args:
+        images: anything that gives an image, path, bytes, array or undecoded form at `images[number]`.
+    """
+
+    def __init__(self, processor: Any, images: Any) -> None:
+        self.processor, self.images = processor, images
+
+    def __call__(self, numbers: list[int]) -> tuple[Inputs, dict[int, UnreadableImageError]]:
+        opened: list[Any] = []
+        unreadable: dict[int, UnreadableImageError] = {}
+        for number in numbers:
+            try:
+                opened.append(open_rgb(self.images[number]))
+            except UnreadableImageError as error:
+                unreadable[number] = error
+        return image_inputs(self.processor, opened) if opened else {}, unreadable
+
+
+class TextInputs:
+    """Reads texts by number, cut at `max_length` tokens."""
+
+    def __init__(self, processor: Any, texts: Any, max_length: int) -> None:
+        self.processor, self.texts, self.max_length = processor, texts, max_length
+
+    def __call__(self, numbers: list[int]) -> tuple[Inputs, dict[int, UnreadableImageError]]:
+        return text_inputs(self.processor, [self.texts[number] for number in numbers], self.max_length), {}
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    """What a worker hands over.
+
+    Attributes:
+        numbers: what was asked for.
+        inputs: of those that can be read, in this order; or {"outputs"} where the worker ran the tower too.
+        unreadable: why the others cannot, by number.
+    """
+
+    numbers: list[int]
+    inputs: Inputs
+    unreadable: dict[int, UnreadableImageError]
+
+    @property
+    def readable(self) -> list[int]:
+        """The places in `numbers` of those that can be read."""
+        return [place for place, number in enumerate(self.numbers) if number not in self.unreadable]
+
+    def pin_memory(self) -> LoadedBatch:
+        """Called by torch's loader."""
+        return replace(self, inputs={name: value.pin_memory() for name, value in self.inputs.items()})
+
+
+class _Batches(Dataset[Any]):
+    def __init__(self, load: Load, run: Callable[[Inputs], Tensor] | None) -> None:
+        self.load, self.run = load, run
+
+    def __getitems__(self, numbers: list[int]) -> LoadedBatch:
+        inputs, unreadable = self.load(numbers)
+        if self.run is not None and inputs:
+            inputs = {"outputs": self.run(inputs)}
+        return LoadedBatch(numbers, inputs, unreadable)
+
+
+def load_batches(
+    load: Load,
+    batches: Iterable[list[int]],
+    *,
+    device: torch.device,
+    num_workers: int = 0,
+    run: Callable[[Inputs], Tensor] | None = None,
+) -> Iterator[LoadedBatch]:
+    """The batches in order, prepared by workers and pinned for a GPU.
+
+    Args:
+        device: where the tower is.
+        run: the tower, where the workers shall compute too: a CPU's own, one thread each.
+    """
+    # Forked workers share the tower's memory.
+    fork = run is not None and num_workers and sys.platform == "linux"
+    loader: DataLoader[Any] = DataLoader(
+        _Batches(load, run),
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # the global one belongs to a training, which must not notice
+        multiprocessing_context="fork" if fork else None,
+    )
+    return iter(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def computes_in_workers(device: torch.device) -> bool:
+    """Whether the tower runs where the batches are loaded.
+
+    On two cores that is faster than one tower on both, whose threads would wait for each other whenever
+    decoding takes one away.
+    """
+    return device.type == "cpu"
+
+
+def worker_count(device: torch.device, asked: int, batch_bytes: int) -> int:
+    """How many processes should load: on a CPU one for each of torch's threads, if there are several.
+
+    Args:
+        asked: how many the user wants for an accelerator; 0 for as many as there are cores for this process.
+        batch_bytes: size of one batch; workers hand them over in shared memory, which may be small.
+    """
+    if computes_in_workers(device):
+        return torch.get_num_threads() if torch.get_num_threads() > 1 else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = asked or min(MOST_WORKERS, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    if not os.path.isdir("/dev/shm"):
+        return workers
+    batches = shutil.disk_usage("/dev/shm").free // batch_bytes
+    return min(workers, batches // 3)  # each worker holds two, and makes one

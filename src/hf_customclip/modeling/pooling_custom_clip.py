@@ -1,0 +1,180 @@
+# Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
+"""Features: what of a tower's outputs a projection head sees."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .configuration_custom_clip import AUTO, CustomClipConfig
+from .towers_custom_clip import build_tower, image_input_shape
+
+
+def tower_feature(
+    outputs: Any, config: CustomClipConfig, name: str, attention_mask: torch.Tensor | None, tower: nn.Module
+) -> torch.Tensor:
+    """(batch, width): the pooled output, and beside it the parts that the configuration names for "vision" or
+    "text"; each is then scaled to unit length."""
+    layers, poolings = getattr(config, f"{name}_feature_layers"), getattr(config, f"{name}_feature_poolings")
+    pooled = pooled_output(outputs, getattr(config, f"{name}_pooling"), attention_mask, tower)
+    if not layers and not poolings:
+        return pooled
+    parts = [
+        pooled,
+        *(layer_means(outputs, layers, attention_mask, tower) if layers else []),
+        *extra_poolings(outputs, poolings, attention_mask, tower),
+    ]
+    return torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1)
+
+
+def resolve_feature_parts(config: CustomClipConfig) -> None:
+    """Replace every "auto" by what the rules choose for the towers, and measure `vision_embed_dim`."""
+    if _is_auto(config, "text"):
+        depth = config.text_config.num_hidden_layers
+        _resolve(config, "text", [(1, 2, config.text_config.hidden_size)] * (depth + 1))
+    if config.vision_embed_dim is None or _is_auto(config, "vision"):
+        tower, outputs = _image_outputs_without_data(config.vision_config)
+        _resolve(config, "vision", [tuple(h.shape) for h in getattr(outputs, "hidden_states", None) or ()])
+        config.vision_embed_dim = tower_feature(outputs, config, "vision", None, tower).shape[-1]
+
+
+def text_feature_width(config: CustomClipConfig) -> int:
+    """Width of the text feature."""
+    parts = 1 + len(config.text_feature_layers or ()) + len(config.text_feature_poolings or ())
+    return config.text_config.hidden_size * parts
+
+
+def _is_auto(config: CustomClipConfig, name: str) -> bool:
+    return AUTO in (getattr(config, f"{name}_feature_layers"), getattr(config, f"{name}_feature_poolings"))
+
+
+def _resolve(config: CustomClipConfig, name: str, shapes: Sequence[Sequence[int]]) -> None:
+    pooling = getattr(config, f"{name}_pooling")
+    for field, rule in (("feature_layers", auto_feature_layers), ("feature_poolings", auto_feature_poolings)):
+        if getattr(config, f"{name}_{field}") == AUTO:
+            setattr(config, f"{name}_{field}", rule(shapes, pooling))
+
+
+@torch.no_grad()
+def _image_outputs_without_data(config: Any) -> tuple[nn.Module, Any]:
+    """Of a meta tower, as configurations disagree on the names of their widths."""
+    with torch.device("meta"):
+        tower = build_tower(config).eval()
+        channels, height, width = image_input_shape(config)
+        pixels = torch.zeros(1, channels, height, width, dtype=tower.dtype)
+        return tower, tower(pixel_values=pixels, output_hidden_states=True)
+
+
+def pooled_output(
+    outputs: Any, pooling: str, attention_mask: torch.Tensor | None, tower: nn.Module
+) -> torch.Tensor:
+    """One vector for each input: (batch, width).
+
+    Args:
+        pooling: "pooler" (the tower's own `pooler_output`), "cls" (first position of the last layer) or
+            "mean" (over positions, those of the attention mask where there is one).
+
+    Raises:
+        ValueError: the tower does not give what the pooling needs.
+    """
+    hidden = outputs.last_hidden_state
+    if pooling == "pooler":
+        pooled = getattr(outputs, "pooler_output", None)
+        if pooled is None:
+            raise ValueError(
+                f"{type(tower).__name__} gives no pooler_output; choose the pooling 'cls' or 'mean'"
+            )
+        return pooled.flatten(1)
+    if pooling == "cls":
+        return _first_position(hidden, tower)
+    return _mean_over_positions(hidden, attention_mask)
+
+
+def layer_means(
+    outputs: Any, layers: Sequence[int], attention_mask: torch.Tensor | None, tower: nn.Module
+) -> list[torch.Tensor]:
+    """The chosen hidden states, each averaged over its positions: (batch, width of the layer).
+
+    Raises:
+        ValueError: the tower gives no hidden states, or not so many.
+    """
+    hidden = getattr(outputs, "hidden_states", None)
+    if hidden is None:
+        raise ValueError(f"{type(tower).__name__} gives no hidden states, so it has no feature layers to add")
+    for layer in layers:
+        if not -len(hidden) <= layer < len(hidden):
+            raise ValueError(
+                f"{type(tower).__name__} gives {len(hidden)} hidden states, so a feature layer is from 0 to "
+                f"{len(hidden) - 1}, got {layer}"
+            )
+    return [_mean_over_positions(hidden[layer], attention_mask) for layer in layers]
+
+
+def extra_poolings(
+    outputs: Any, poolings: Sequence[str], attention_mask: torch.Tensor | None, tower: nn.Module
+) -> list[torch.Tensor]:
+    """The last layer pooled in further ways: "max" over its positions, or its first position ("cls").
+
+    Raises:
+        ValueError: "cls" of a feature map, which has no first position.
+    """
+    hidden = (getattr(outputs, "hidden_states", None) or [outputs.last_hidden_state])[-1]
+    return [
+        _first_position(hidden, tower) if pooling == "cls" else _max_over_positions(hidden, attention_mask)
+        for pooling in poolings
+    ]
+
+
+def auto_feature_layers(shapes: Sequence[Sequence[int]], pooling: str) -> list[int]:
+    """Which hidden states tell what the pooled output does not, by a rule for any tower.
+
+    Of a convolutional net's feature maps the last three; of a transformer's layers the last and those at two
+    thirds and one third of its depth, and what goes into the first. A last layer that is averaged already, by
+    the pooling "mean", is not averaged again.
+
+    Args:
+        shapes: those of all hidden states, the input of the first layer among them; none for a tower without.
+    """
+    last = len(shapes) - 1
+    if last < 1:
+        return []
+    if len(shapes[-1]) == 4:
+        return list(range(max(0, last - 2), last + 1))
+    layers = sorted({round(last * third / 3) for third in range(4)})
+    return layers[:-1] if pooling == "mean" else layers
+
+
+def auto_feature_poolings(shapes: Sequence[Sequence[int]], pooling: str) -> list[str]:
+    """The further poolings of `extra_poolings` that differ from the tower's pooled output."""
+    if not shapes:
+        return []
+    return ["max"] if len(shapes[-1]) == 4 or pooling == "cls" else ["max", "cls"]
+
+
+def _first_position(hidden: torch.Tensor, tower: nn.Module) -> torch.Tensor:
+    if hidden.dim() != 3:
+        raise ValueError(
+            f"{type(tower).__name__} gives a feature map of shape {tuple(hidden.shape)} without a first "
+            "position; choose the pooling 'pooler' or 'mean'"
+        )
+    return hidden[:, 0]
+
+
+def _max_over_positions(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    if hidden.dim() == 4:
+        return hidden.amax((2, 3))
+    if attention_mask is None:
+        return hidden.amax(1)
+    lowest = torch.finfo(hidden.dtype).min  # not -inf, which a text without tokens would keep
+    return hidden.masked_fill(attention_mask[..., None] == 0, lowest).amax(1)
+
+
+def _mean_over_positions(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    if hidden.dim() == 4:
+        return hidden.mean((2, 3))
+    if attention_mask is None:
+        return hidden.mean(1)
+    mask = attention_mask[..., None].to(hidden.dtype)
+    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)

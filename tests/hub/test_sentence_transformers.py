@@ -1,0 +1,68 @@
+"""Pins: the real sentence-transformers loads a model as save_pretrained, the trainer or itself saved it, and encodes
+texts and images to our normalised embeddings; from the Hub, in a process of its own, after `import hf_customclip` and,
+by trust_remote_code, where that cannot be imported; without either it says what to pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import HfApi
+from tiny import tiny_dataset, tiny_processor
+
+from hf_customclip import CustomClipModel
+from hf_customclip.hub import push_folder
+from hf_customclip.inference.encode import embed_images, embed_texts
+
+from .folders import save_ready
+
+sentence_transformers = pytest.importorskip("sentence_transformers", minversion="6.0")
+
+# The last one is longer than the model takes: it must be cut in the same place.
+TEXTS = ["a large red square on white", "small circle", " ".join(["blue cross"] * 60)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_ready(tmp_path_factory.mktemp("saved"))
+
+
+@pytest.mark.parametrize("saved_by", ["save_pretrained", "sentence-transformers"])
+def test_encodes_to_our_embeddings(folder: Path, tmp_path: Path, saved_by: str) -> None:
+    model, processor = CustomClipModel.from_pretrained(folder), tiny_processor()
+    images = tiny_dataset(5)["image"][:]
+    loaded = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    if saved_by == "sentence-transformers":
+        loaded.save_pretrained(str(tmp_path))
+        loaded = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
+    assert loaded.get_embedding_dimension() == 16
+    texts, embedded = loaded.encode(TEXTS), loaded.encode(images)
+    np.testing.assert_allclose(texts, embed_texts(model, processor, TEXTS).numpy(), atol=1e-5)
+    np.testing.assert_allclose(embedded, embed_images(model, processor, images).numpy(), atol=1e-5)
+    np.testing.assert_allclose(loaded.similarity(texts, embedded).numpy(), texts @ embedded.T, atol=1e-5)
+    np.testing.assert_allclose(loaded.encode_query(TEXTS[0]), texts[0], atol=1e-5)
+
+
+LOAD = """
+import json
+from sentence_transformers import SentenceTransformer
+model = SentenceTransformer("alice/m", device="cpu"{options})
+print(json.dumps(model.encode({texts!r}).tolist()))
+"""
+
+
+@pytest.mark.slow
+def test_from_the_hub_in_a_fresh_process(
+    run_client: Callable[..., str], api: HfApi, folder: Path, tmp_path: Path
+) -> None:
+    push_folder(folder, "alice/m", api=api)
+    ours = embed_texts(CustomClipModel.from_pretrained(folder), tiny_processor(), TEXTS).numpy()
+    plain, trusting = (LOAD.format(options=o, texts=TEXTS) for o in ("", ", trust_remote_code=True"))
+    without = "import sys\nsys.modules['hf_customclip'] = None\n" + trusting
+    for code in ("import hf_customclip\n" + plain, without):
+        encoded = json.loads(run_client(code, token=None).splitlines()[-1])
+        np.testing.assert_allclose(encoded, ours, atol=1e-5)
+    assert "trust_remote_code=True" in run_client(plain, token=None, check=False)
