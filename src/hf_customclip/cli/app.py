@@ -19,6 +19,7 @@ from . import (
     features,
     index,
     info,
+    init,
     moderate,
     push,
     search,
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # it takes the brackets of hf-customclip[demo] for markup
 )
+app.command("init", help=init.HELP)(init.init)
 app.command("train", help=train.HELP)(train.train)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("compare", help=evaluate.COMPARE_HELP)(evaluate.compare)
