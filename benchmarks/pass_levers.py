@@ -88,7 +88,7 @@ class Levers:
 
     def _text(self, order: np.ndarray, size: int) -> Work:
         run = TowerPass(self.model, "text", self.dtype, CPU)
-        batches = [self.captions(part.tolist())[0] for part in np.array_split(order, len(order) // size)]
+        batches = [self.captions(part.tolist()).inputs for part in np.array_split(order, len(order) // size)]
         return lambda: [run(batch) for batch in batches]
 
     def images_resized_8_at_a_time(self) -> tuple[Work, Work, int]:

@@ -282,7 +282,7 @@ def pass_parts(
         groups = np.array_split(items, max(1, len(items) // 16))
         groups = groups[:: max(1, len(groups) // 4)]
         load, run = loaders[tower], TowerPass(model, tower, dtype, CPU)
-        batches = [load(group.tolist())[0] for group in groups]
+        batches = [load(group.tolist()).inputs for group in groups]
         count = sum(map(len, groups)) / each
         seconds[f"{tower} tower"] = best(lambda r=run, b=batches: [r(x) for x in b]) / count
         if tower == "vision":

@@ -91,7 +91,7 @@ def test_hits_and_ranks_are_those_of_the_metrics(dataset):
     texts[10, 5] = 0
     ids = torch.tensor([*range(18), 0, 1])
     results = plots._Results(dataset, EmbeddedDataset(images, texts, ids, ids.repeat_interleave(2)))
-    found, lost = results.text_query(3, top_k=4), results.text_query(5, top_k=4)
+    found, lost = (results.query_of_text(results.first_text(image), top_k=4) for image in (3, 5))
     assert (found.rank, [hit.right for hit in found.hits]) == (1, [True, False, False, False])
     assert (lost.rank, [hit.right for hit in lost.hits]) == (18, [False] * 4)
     assert found.item == dataset[3]["captions"][0]
@@ -108,7 +108,8 @@ def test_recall_curves_pass_through_the_metrics(embedded):
             assert recalls[name][k - 1] == pytest.approx(metrics[f"{way}_recall@{k}"])
             assert chance[name][k - 1] == pytest.approx(expected[f"{way}_recall@{k}"])
         assert recalls[name] == sorted(recalls[name])
-    assert recalls["text to image"][-1] == chance["text to image"][-1] == 1
+    # Up to the last but one of 18 images: among all candidates the right one is always found.
+    assert [len(values) for values in (*recalls.values(), *chance.values())] == [17] * 4
 
 
 def test_training_curves_show_the_history():
@@ -180,3 +181,14 @@ def test_a_letter_that_no_font_has_is_named_once(tmp_path):
     with pytest.warns(UserWarning, match="No font of this machine draws \ue123: boxes") as said:
         save_figure(figure, tmp_path / "boxes.png")
     assert len(said) == 1
+
+
+def test_queries_are_representative():
+    ranks = [1, 1, 2, 3, 8, 9, 1, 1, 5, 6, 7, 8]
+    assert [ranks[text] for text in plots.representative_texts(ranks, None, 3, seed=0)] == [1, 5, 8]
+    languages = ["en"] * 6 + ["zh"] * 6
+    chosen = plots.representative_texts(ranks, languages, 2, seed=0)
+    assert {languages[text] for text in chosen} == {"en", "zh"}
+    # The quarter and the three quarters of each language's six: ranks 1 and 8, or 1 and 7.
+    assert [ranks[text] for text in chosen] in ([1, 7], [1, 8])
+    assert chosen == plots.representative_texts(ranks, languages, 2, seed=0)

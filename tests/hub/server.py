@@ -36,6 +36,7 @@ ROUTES = [
     ("POST", API + "/tag" + REV, "create", "create_tag"),
     ("POST", API + "/paths-info" + REV, "info", "paths_info"),
     ("GET", API + "/tree" + REV + "(?:/(?P<path>.*))?", "tree", "tree"),
+    ("GET", API + "/commits" + REV, "info", "commits"),
     ("GET", API + f"(?:/revision{REV})?", "info", "repo_info"),
     ("GET", API + "/xet-(?P<access>read|write)-token" + REV, "batch", "xet_token"),
     ("POST", GIT + r"\.git/info/lfs/objects/batch", "batch", "lfs_batch"),
@@ -280,6 +281,12 @@ class Handler(BaseHTTPRequestHandler):
         folders = {path for path in asked if any(name.startswith(path.rstrip("/") + "/") for name in files)}
         entries = [files[path].listed(path) for path in asked if path in files]
         self._json(entries + [self._folder(path) for path in folders])
+
+    def _commits(self) -> None:
+        history = self._repo("readable").history(self.args["rev"])
+        self._json(
+            [{"id": c.oid, "title": c.title, "message": "", "date": c.date, "authors": []} for c in history]
+        )
 
     def _repo_info(self) -> None:
         repo = self._repo("readable")

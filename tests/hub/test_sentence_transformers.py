@@ -15,7 +15,7 @@ from tiny import tiny_dataset, tiny_processor
 
 from hf_customclip import CustomClipModel
 from hf_customclip.hub import push_folder
-from hf_customclip.inference.encode import embed_images, embed_texts
+from hf_customclip.inference.encode import encode_images, encode_texts
 
 from .folders import save_ready
 
@@ -40,8 +40,8 @@ def test_encodes_to_our_embeddings(folder: Path, tmp_path: Path, saved_by: str) 
         loaded = sentence_transformers.SentenceTransformer(str(tmp_path), device="cpu")
     assert loaded.get_embedding_dimension() == 16
     texts, embedded = loaded.encode(TEXTS), loaded.encode(images)
-    np.testing.assert_allclose(texts, embed_texts(model, processor, TEXTS).numpy(), atol=1e-5)
-    np.testing.assert_allclose(embedded, embed_images(model, processor, images).numpy(), atol=1e-5)
+    np.testing.assert_allclose(texts, encode_texts(model, processor, TEXTS).numpy(), atol=1e-5)
+    np.testing.assert_allclose(embedded, encode_images(model, processor, images).numpy(), atol=1e-5)
     np.testing.assert_allclose(loaded.similarity(texts, embedded).numpy(), texts @ embedded.T, atol=1e-5)
     np.testing.assert_allclose(loaded.encode_query(TEXTS[0]), texts[0], atol=1e-5)
 
@@ -59,10 +59,27 @@ def test_from_the_hub_in_a_fresh_process(
     run_client: Callable[..., str], api: HfApi, folder: Path, tmp_path: Path
 ) -> None:
     push_folder(folder, "alice/m", api=api)
-    ours = embed_texts(CustomClipModel.from_pretrained(folder), tiny_processor(), TEXTS).numpy()
+    ours = encode_texts(CustomClipModel.from_pretrained(folder), tiny_processor(), TEXTS).numpy()
     plain, trusting = (LOAD.format(options=o, texts=TEXTS) for o in ("", ", trust_remote_code=True"))
     without = "import sys\nsys.modules['hf_customclip'] = None\n" + trusting
     for code in ("import hf_customclip\n" + plain, without):
         encoded = json.loads(run_client(code, token=None).splitlines()[-1])
         np.testing.assert_allclose(encoded, ours, atol=1e-5)
     assert "trust_remote_code=True" in run_client(plain, token=None, check=False)
+
+
+MTEB = """
+import hf_customclip, json, mteb
+model = mteb.get_model("alice/m", device="cpu")
+print(json.dumps([model.mteb_model_meta.modalities, model.model.encode({texts!r}).tolist()]))
+"""
+
+
+@pytest.mark.slow
+def test_mteb_loads_it_from_the_hub(run_client: Callable[..., str], api: HfApi, folder: Path) -> None:
+    pytest.importorskip("mteb", minversion="2.19")
+    push_folder(folder, "alice/m", api=api)
+    kinds, encoded = json.loads(run_client(MTEB.format(texts=TEXTS), token=None).splitlines()[-1])
+    assert set(kinds) == {"image", "text"}
+    ours = encode_texts(CustomClipModel.from_pretrained(folder), tiny_processor(), TEXTS).numpy()
+    np.testing.assert_allclose(encoded, ours, atol=1e-5)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .data_options import DataOptions, takes_data_options
 from .options import can_draw
+from .output import AsJson, Format, OutputFormat, chosen_format, show
 
 app = typer.Typer(help="Look at data before training on them.", no_args_is_help=True)
 
@@ -22,8 +24,10 @@ INSPECT_HELP = """Say what a source holds: its form, counts, splits, caption len
 
 
 @app.command("inspect", help=INSPECT_HELP)
+@takes_data_options
 def inspect(
     source: Annotated[str, typer.Argument(help="A folder, a file or a Hub id.")],
+    data_options: DataOptions,
     plot: Annotated[
         Path | None, typer.Option(callback=can_draw, help="Draw images with captions, into this PNG file.")
     ] = None,
@@ -32,36 +36,25 @@ def inspect(
     verify: Annotated[
         bool, typer.Option("--verify", help="Open every image, to find unreadable ones.")
     ] = False,
-    images: Annotated[Path | None, typer.Option(help="Where the images lie, if elsewhere.")] = None,
-    captions_file: Annotated[Path | None, typer.Option(help="Which file holds the captions.")] = None,
-    karpathy_file: Annotated[Path | None, typer.Option(help="A Karpathy JSON that gives the splits.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="The images' column.")] = None,
-    caption_column: Annotated[
-        list[str] | None, typer.Option(help="The captions' column; may be given several times.")
-    ] = None,
-    image_id_column: Annotated[str | None, typer.Option(help="The column that tells images apart.")] = None,
-    name: Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Revision of a Hub data set.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Open every image, to find alike ones in other splits.")
+    ] = False,
+    output_format: OutputFormat = Format.table,
+    as_json: AsJson = False,
 ) -> None:
     """Print what was recognised."""
-    from ..data import inspect_captions, load_with_report, plot_grid
+    from ..data import inspect_captions, plot_grid
 
-    splits: Any
-    splits, report = load_with_report(
-        source,
-        images=images,
-        captions_file=captions_file,
-        karpathy_file=karpathy_file,
-        image_column=image_column,
-        caption_column=caption_column,
-        image_id_column=image_id_column,
-        name=name,
-        revision=revision,
-        verify=verify,
+    splits, report = data_options.load(source, None, verify=verify)
+    inspect_captions(
+        splits,
+        report,
+        tokenizer=_tokenizer(tokenizer),
+        max_text_length=max_text_length,
+        near_duplicates=near_duplicates,
     )
-    inspect_captions(splits, report, tokenizer=_tokenizer(tokenizer), max_text_length=max_text_length)
-    print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else report)
+    rows = [{"split": name, **asdict(counts)} for name, counts in report.splits.items()]
+    show(chosen_format(output_format, as_json), table=report, value=report.to_dict(), rows=rows)
     if plot is not None:
         typer.echo(f"wrote {plot_grid(next(iter(splits.values())), plot)}", err=True)
 

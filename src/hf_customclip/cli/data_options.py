@@ -29,6 +29,10 @@ class DataOptions:
     ] = None
     image_id_column: Annotated[str | None, typer.Option(help="The column that tells images apart.")] = None
     split_column: Annotated[str | None, typer.Option(help="The column that tells the split.")] = None
+    group_column: Annotated[
+        str | None,
+        typer.Option(help="Images with equal values show one thing, such as a product: one split for all."),
+    ] = None
     languages: Annotated[
         list[str] | None,
         typer.Option(help="Only captions in this language (de); may be given several times."),

@@ -163,8 +163,8 @@ def compare(
 
 def _embed(model: str, held_out: HeldOut, batch_size: int) -> tuple[Any, list[RetrievalRanks]]:
     """The split's embeddings, and its ranks by the papers' protocol and with shared captions."""
+    from ..data.shared_captions import text_groups
     from ..evaluation import embed_dataset, ranks_both_ways
-    from ..evaluation.shared_captions import text_groups
     from ..inference.load_model import load_model
 
     embedded = embed_dataset(*load_model(model), held_out.dataset, batch_size)

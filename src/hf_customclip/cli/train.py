@@ -27,9 +27,10 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="Values that win: section.key=value.")] = None,
 ) -> None:
     """Train, save, and print recalls on data held out."""
-    from ..training.config import load_config
+    from ..training.config import check_paths, load_config
 
     loaded = load_config(config, overrides)
+    check_paths(loaded)
     offline = _needs_hub(loaded) and stay_offline_if_unreachable()
     # Seconds of imports, so only after the configuration has been found to be right.
     from ..training.run import run_training

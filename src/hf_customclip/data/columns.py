@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .languages import (
@@ -41,6 +41,8 @@ CAPTION_NAMES = (
     *("comment", "comments", "description", "descriptions", "txt", "answer", "prompt"),
     "json",  # webdataset's, a record that holds them
 )
+# Shops' columns, taken where nothing else looks like captions.
+TITLE_NAMES = ("title", "product_title", "item_title", "name", "product_name", "item_name", "product")
 ID_NAMES = (
     *(
         "image_id",
@@ -68,6 +70,7 @@ class NamedColumns:
     caption: str | Sequence[str] | None = None
     image_id: str | None = None
     split: str | None = None
+    group: str | None = None
     languages: Wanted = None
 
 
@@ -86,13 +89,22 @@ class Columns:
     ids: tuple[str, ...] = ()
     file_name: str | None = None
     split: str | None = None
+    group: str | None = None
     languages: Mapping[str, str] = field(default_factory=dict)
     language: str | None = None
+    unused: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user may want to know of columns that were passed over."""
+        if not self.unused:
+            return []
+        return [f"captions from {', '.join(self.captions)}; also there, not used: {', '.join(self.unused)}"]
 
     @property
     def text(self) -> list[str]:
         """Everything but the image, once each."""
-        wanted = [*self.captions, *self.ids, self.file_name, self.split, self.language]
+        wanted = [*self.captions, *self.ids, self.file_name, self.split, self.group, self.language]
         return [name for name in dict.fromkeys(wanted) if name and name != self.image]
 
     def captions_of(self, row: Mapping[str, Any]) -> list[Caption]:
@@ -121,7 +133,7 @@ def find_columns(names: Iterable[str], named: NamedColumns, images: Sequence[str
     """
     present = list(names)
     captions = (named.caption,) if isinstance(named.caption, str) else tuple(named.caption or ())
-    for name in filter(None, (named.image, *captions, named.image_id, named.split)):
+    for name in filter(None, (named.image, *captions, named.image_id, named.split, named.group)):
         if name not in present:
             raise DataError(f"There is no column {name!r}; the columns are {', '.join(present)}.")
     image = named.image or _first(images, IMAGE_NAMES) or next(iter(images), None)
@@ -131,16 +143,19 @@ def find_columns(names: Iterable[str], named: NamedColumns, images: Sequence[str
     captions = captions or _caption_columns([name for name in present if name != image], named.languages)
     if not captions:
         raise DataError(_no_column("the captions", "caption_column", present))
-    return Columns(
+    columns = Columns(
         image=image,
         captions=captions,
         image_id=named.image_id,
         ids=(named.image_id,) if named.image_id else tuple(_named(present, ID_NAMES)),
         file_name=_first(present, FILE_NAMES),
         split=named.split or _first(present, ("split",)),
+        group=named.group,
         languages=_languages_of(captions),
         language=_first([name for name in present if name not in (image, *captions)], LANGUAGE_NAMES),
     )
+    used = {columns.image, *columns.text, "languages"}
+    return replace(columns, unused=tuple(name for name in present if name not in used))
 
 
 def _no_column(what: str, argument: str, present: list[str]) -> str:
@@ -177,7 +192,8 @@ def _caption_columns(present: list[str], languages: Wanted) -> tuple[str, ...]:
     numbered = [
         (int(match[1]), name) for name in present if (match := NUMBERED_CAPTION.fullmatch(_plain(name)))
     ]
-    return tuple(name for _, name in sorted(numbered))
+    titles = _named(present, TITLE_NAMES)[:1]
+    return tuple(name for _, name in sorted(numbered)) or tuple(titles)
 
 
 def _languages_of(captions: Sequence[str]) -> dict[str, str]:

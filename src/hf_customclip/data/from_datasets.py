@@ -19,7 +19,7 @@ from .columns import Columns, NamedColumns, find_columns
 from .folders import list_folder
 from .formats.tables import Row, entries_of_rows
 from .languages import Caption, Wanted, no_caption, sort_captions
-from .part import FEATURES, LANGUAGES, Part, arrow_batches, caption_columns, dataset_of_table, gather
+from .part import FEATURES, GROUPS, LANGUAGES, Part, arrow_batches, caption_columns, dataset_of_table, gather
 from .report import Case, DataError
 from .splits import split_name
 
@@ -71,8 +71,9 @@ def part_of_dataset(
     names = _texts(rows.cells[columns.file_name]) if columns.file_name else _texts(rows.paths)
     splits = rows.splits(columns.split if alone else None, split)
     others = _simple_columns(dataset.features, columns) if keep else []
+    kinds = _texts(rows.cells[columns.group]) if columns.group else []
     return Part(
-        _beside(rows.images, captions, ids, dataset.select_columns(others) if others else None),
+        _beside(rows.images, captions, ids, kinds, dataset.select_columns(others) if others else None),
         [names[row] for row in captions],
         [splits[row] for row in captions],
         images_in=len(groups),
@@ -219,7 +220,7 @@ def _sorted(
 
 def _simple_columns(features: Features, columns: Columns) -> list[str]:
     """The columns of texts, numbers, truth values and classes that hold neither captions nor images."""
-    taken = {*FEATURES, *LANGUAGES, columns.image, *columns.captions, columns.language}
+    taken = {*FEATURES, *LANGUAGES, *GROUPS, columns.image, *columns.captions, columns.language}
     return [
         name
         for name, feature in features.items()
@@ -228,9 +229,13 @@ def _simple_columns(features: Features, columns: Columns) -> list[str]:
 
 
 def _beside(
-    images: Dataset, captions: Mapping[int, list[Caption]], ids: Sequence[str], others: Dataset | None
+    images: Dataset,
+    captions: Mapping[int, list[Caption]],
+    ids: Sequence[str],
+    groups: Sequence[str | None],
+    others: Dataset | None,
 ) -> Dataset:
     """The rows that have captions, with captions, ids and other columns beside them; no image is copied."""
-    texts = dataset_of_table(caption_columns([captions.get(row, []) for row in range(len(ids))], ids))
+    texts = dataset_of_table(caption_columns([captions.get(row, []) for row in range(len(ids))], ids, groups))
     beside = [images, texts, *([others] if others else [])]
     return concatenate_datasets(beside, axis=1).select(np.asarray(list(captions), dtype=np.int64))

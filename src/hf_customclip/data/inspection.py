@@ -16,8 +16,10 @@ from tqdm.auto import tqdm
 
 from .images import UnreadableImageError, decode_image, to_rgb
 from .load import Source, load_with_report
+from .near_duplicates import near_duplicates_across
 from .part import arrow_batches
 from .report import DataReport
+from .shared_captions import count_shared
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,10 +52,17 @@ def inspect_captions(
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_text_length: int | None = None,
+    near_duplicates: bool = False,
 ) -> DataReport:
-    """Add the captions' lengths to the report of `load_with_report`, and return it."""
+    """Add to the report of `load_with_report` the captions' lengths and what several images share; return it.
+
+    `near_duplicates` opens every image, to find those that look like one of another split.
+    """
     words, tokens = _lengths(splits, tokenizer, report.captions_out)
     report.caption_words = _percentiles(words)
+    report.shared = count_shared(splits)
+    if near_duplicates:
+        report.near_duplicates = near_duplicates_across(splits)
     if tokenizer is not None:
         report.caption_tokens = _percentiles(tokens)
         report.max_text_length = max_text_length

@@ -22,8 +22,9 @@ from datasets import (
     concatenate_datasets,
 )
 
-from .columns import NamedColumns
+from .columns import NamedColumns, find_columns
 from .formats import datasets_library as library
+from .formats.class_folders import read_class_folders
 from .formats.coco import karpathy_split_list
 from .formats.local import Found, read_local
 from .from_datasets import Mark, has_images, image_columns, part_of_dataset, part_of_names
@@ -54,6 +55,7 @@ def load_with_report(
     caption_column: str | Sequence[str] | None = None,
     image_id_column: str | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     languages: str | Sequence[str] | None = None,
     name: str | None = None,
     revision: str | None = None,
@@ -81,6 +83,8 @@ def load_with_report(
         karpathy_file: a Karpathy JSON (`dataset_flickr30k.json`) from which only the splits are taken.
         image_column, caption_column, image_id_column, split_column: columns by name, where they are not
             found; several caption columns may be given.
+        group_column: a column whose equal values mark images of one thing (a product, a concept). They go to one
+            split, are never each other's negatives, and are kept in the column `group_id`.
         name, revision: of a Hub data set, as in `datasets.load_dataset`.
         languages: keep only captions in these (ISO 639-1 codes such as "de", "zh", "pt-br"), which columns such as
             `captions_de`, a `language` column, keys of records or names of files tell; "all" for all. None too,
@@ -107,9 +111,10 @@ def load_with_report(
         raise ValueError(f'on_error is "skip" or "raise", not {on_error!r}.')
     said = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
     wanted = wanted_languages(languages)
-    named = NamedColumns(image_column, caption_column, image_id_column, split_column, wanted)
+    named = NamedColumns(image_column, caption_column, image_id_column, split_column, group_column, wanted)
     listed = karpathy_split_list(karpathy_file) if karpathy_file else None
-    wish = SplitWish(split, listed, seed, validation_fraction, test_fraction)
+    by = "image" if group_column is None else "group"
+    wish = SplitWish(split, listed, seed, validation_fraction, test_fraction, by)
     folder = Path(images).expanduser() if images is not None else None
     captions_path = Path(captions_file).expanduser() if captions_file is not None else None
     found = _read(source, folder, captions_path, named, name, revision, streaming)
@@ -119,6 +124,8 @@ def load_with_report(
         report.streamed, report.split_rule = True, streams.rule
         report.notes += streams.notes
         return _chosen(streams.splits, split, said), report
+    if not isinstance(found.data, Part) and not keep_columns:
+        report.notes += _notes_of_columns(found.data, named)
     parts = _parts(found.data, named, folder or _folder_of(source), said, keep_columns)
     if verify:
         parts = [drop_unreadable(part) for part in parts]
@@ -155,11 +162,14 @@ def load_labelled_images(source: str, split: str, label_column: str = "label") -
     """
     folder = Path(source)
     if folder.is_dir():
-        loaded = library.load_repo_folder(folder, None, False)
+        loaded = read_class_folders(folder, label_column) or library.load_repo_folder(folder, None, False)
     else:
         loaded = library.load_from_hub(source, None, None, False)
     if split not in loaded:
-        raise DataError(f"{source} has no split {split!r}; it has {', '.join(loaded)}.")
+        if len(loaded) > 1:
+            raise DataError(f"{source} has no split {split!r}; it has {', '.join(loaded)}.")
+        logger.warning("%s has no split %r: all its images are taken", source, split)
+        split = next(iter(loaded))
     dataset = loaded[split]
     images = image_columns(dataset.features)
     if not images or label_column not in dataset.column_names:
@@ -231,6 +241,11 @@ def _parts(
         part_of_dataset(dataset, split, named, alone=len(sources) == 1, known=known, keep=keep)
         for split, dataset in sources
     ]
+
+
+def _notes_of_columns(found: Dataset | DatasetDict, named: NamedColumns) -> list[str]:
+    _, dataset = _by_split(found)[0]
+    return find_columns(dataset.column_names, named, image_columns(dataset.features)).notes
 
 
 def _folder_of(source: Source) -> Path | None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -21,6 +21,7 @@ from datasets import Dataset, Image
 from tqdm.auto import tqdm
 
 from .images import UnreadableImageError, decode_image, image_name, to_rgb
+from .report import AlikeImages
 
 SIDE = 8
 MAX_DISTANCE = 4
@@ -29,14 +30,6 @@ DRAFT = (128, 128)  # JPEG is decoded to no less than this, at a fraction of the
 BITS = np.array([bin(byte).count("1") for byte in range(256)], np.uint8)
 
 T = TypeVar("T")
-
-
-class AlikeImages(NamedTuple):
-    """Two images of different splits that look nearly the same, by name."""
-
-    first: str
-    second: str
-    splits: tuple[str, str]
 
 
 def difference_hash(image: PIL.Image.Image) -> int:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset, Image, IterableDataset
 
 from .preparation import open_rgb
+from .sampler import NoDuplicatesBatchSampler
 
+FEATURES_AT_ONCE = 8192
 COLUMNS = ("image", "captions", "image_id")
 
 
 def check_columns(dataset: Dataset) -> None:
-    """A ValueError that says which columns are missing and how to get them."""
+    """A ValueError that says which columns are missing and how to get them, or what to do with a stream."""
+    if isinstance(dataset, IterableDataset):
+        raise ValueError(
+            "A stream cannot be trained on or measured on as it is: load it with streaming=False, or turn it into "
+            "features first (hf-customclip features extract) and train on those."
+        )
     missing = [name for name in COLUMNS if name not in dataset.column_names]
     if missing:
         raise ValueError(
@@ -161,6 +168,18 @@ class PairDataset(_Rows):
             "image_features": self.image_features[rows],
             "text_features": self.text_features[numbers],
         }
+
+    def batch_sampler(self, batch_size: int, **options: Any) -> NoDuplicatesBatchSampler:
+        """Duplicate-free batches; options as those of `NoDuplicatesBatchSampler`."""
+        return NoDuplicatesBatchSampler(self.table.captions_of_images(), batch_size, **options)
+
+    def feature_batches(self, captions_per_image: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Image and text features, row by row a pair, of the first so many captions of every image."""
+        captions = self.table.first_captions(captions_per_image).tolist()
+        for first in range(0, len(captions), FEATURES_AT_ONCE):
+            batch = self.__getitems__(captions[first : first + FEATURES_AT_ONCE])
+            assert isinstance(batch, dict), "features of both towers are not cached"
+            yield batch["image_features"], batch["text_features"]
 
 
 class RetrievalDataset(_Rows):

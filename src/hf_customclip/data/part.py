@@ -24,6 +24,8 @@ from .report import Case, DataError
 FEATURES = Features({"image": Image(), "captions": List(Value("string")), "image_id": Value("string")})
 # Beside them where any caption's language is told: the language of each caption of the row.
 LANGUAGES = Features({"languages": List(Value("string"))})
+# And where the user named a column of groups: the group of each image, such as a product or a concept.
+GROUPS = Features({"group_id": Value("string")})
 ROWS_AT_ONCE = 256
 
 
@@ -35,6 +37,7 @@ class Entry(NamedTuple):
     folder: Path  # where a relative name starts
     image_id: str | None = None
     split: str | None = None
+    group: str | None = None
 
 
 @dataclass
@@ -52,8 +55,13 @@ class Part:
     cases: list[Case] = field(default_factory=list)
 
 
-def caption_columns(captions: Sequence[Sequence[Caption]], image_ids: Sequence[str]) -> pa.Table:
-    """The columns `captions` and `image_id`, and `languages` where any caption's is told."""
+def caption_columns(
+    captions: Sequence[Sequence[Caption]], image_ids: Sequence[str], groups: Sequence[str | None] = ()
+) -> pa.Table:
+    """The columns `captions` and `image_id`, `languages` where any caption's is told, and `group_id` if given.
+
+    An image without a group is one of its own.
+    """
     columns = {
         "captions": pa.array([[text for text, _ in row] for row in captions], pa.list_(pa.string())),
         "image_id": pa.array(image_ids, pa.string()),
@@ -61,12 +69,15 @@ def caption_columns(captions: Sequence[Sequence[Caption]], image_ids: Sequence[s
     if any(language for row in captions for _, language in row):
         languages = [[language or UNKNOWN for _, language in row] for row in captions]
         columns["languages"] = pa.array(languages, pa.list_(pa.string()))
+    if any(groups):
+        own = [group or f"image {image_id}" for group, image_id in zip(groups, image_ids, strict=True)]
+        columns["group_id"] = pa.array(own, pa.string())
     return pa.table(columns)
 
 
 def dataset_of_table(table: pa.Table) -> Dataset:
-    """A data set of columns of `FEATURES` and `LANGUAGES`. Dataset.from_dict would look at every cell in Python."""
-    features = Features({name: {**FEATURES, **LANGUAGES}[name] for name in table.column_names})
+    """A data set of columns of `FEATURES` and those beside them; `from_dict` would look at every cell in Python."""
+    features = Features({name: {**FEATURES, **LANGUAGES, **GROUPS}[name] for name in table.column_names})
     return Dataset(InMemoryTable(table.cast(features.arrow_schema)), info=DatasetInfo(features=features))
 
 
@@ -91,6 +102,7 @@ class _Image:
     name: str
     image_id: str | None
     split: str | None
+    group: str | None
     captions: list[Caption]
 
 
@@ -118,7 +130,7 @@ def gather(entries: Iterable[Entry | Case], listing: FolderListing, languages: W
         if path is None:
             missing[entry.name] = missing.get(entry.name, 0) + len(captions)
             continue
-        image = found.setdefault(path, _Image(entry.name, entry.image_id, entry.split, []))
+        image = found.setdefault(path, _Image(entry.name, entry.image_id, entry.split, entry.group, []))
         image.captions += captions
         if entry.split != image.split:
             cases.append(Case("split_conflict", f"{entry.name} ({image.split}, {entry.split})"))
@@ -157,7 +169,8 @@ def _rows(images: dict[str, _Image], root: Path) -> Part:
         for path, image in images.items()
     ]
     files = Image().cast_storage(pa.array(list(images), pa.string()))  # only their paths are kept
-    table = caption_columns([image.captions for image in rows], ids).add_column(0, "image", files)
+    columns = caption_columns([image.captions for image in rows], ids, [image.group for image in rows])
+    table = columns.add_column(0, "image", files)
     return Part(dataset_of_table(table), [image.name for image in rows], [image.split for image in rows])
 
 

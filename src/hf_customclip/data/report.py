@@ -31,6 +31,14 @@ KINDS = {
 NAMES_SHOWN = 5
 
 
+class AlikeImages(NamedTuple):
+    """Two images of different splits that look nearly the same, by name."""
+
+    first: str
+    second: str
+    splits: tuple[str, str]
+
+
 class DataError(ValueError):
     """Data that cannot be used as they are; the message says what is wrong and what to do."""
 
@@ -89,6 +97,8 @@ class DataReport:
     caption_tokens: dict[int, int] = field(default_factory=dict)
     max_text_length: int | None = None
     captions_cut: int | None = None
+    shared: dict[str, int] = field(default_factory=dict)  # captions and groups of several images, of splits
+    near_duplicates: list[AlikeImages] = field(default_factory=list)
     streamed: bool = False
 
     def count(self, cases: Iterable[Case]) -> None:
@@ -152,6 +162,16 @@ def _lines(report: DataReport) -> list[str]:
         counts = ", ".join(f"{language}: {count:,}" for language, count in report.languages.items())
         lines.append(f"languages          {counts}")
     lines += _length_lines(report)
+    if report.shared:
+        counts = ", ".join(f"{count:,} {what}" for what, count in report.shared.items())
+        lines.append(f"shared             {counts}")
+    if report.near_duplicates:
+        pairs = report.near_duplicates
+        shown = ", ".join(f"{pair.first} and {pair.second}" for pair in pairs[:NAMES_SHOWN])
+        more = ", ..." if len(pairs) > NAMES_SHOWN else ""
+        lines.append(
+            f"nearly the same    {len(pairs):,} images of one split look like one of another: {shown}{more}"
+        )
     lines += [f"problem            {problem}" for problem in report.problems.values()]
     return lines + [f"note               {note}" for note in report.notes]
 

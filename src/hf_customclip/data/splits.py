@@ -81,6 +81,7 @@ class SeededSplit:
     seed: int = DEFAULT_SEED
     validation_fraction: float = DEFAULT_FRACTION
     test_fraction: float = DEFAULT_FRACTION
+    by: str = "image"
 
     def __post_init__(self) -> None:
         fractions = (self.validation_fraction, self.test_fraction)
@@ -94,7 +95,7 @@ class SeededSplit:
     def rule(self) -> str:
         """The draw in words."""
         return (
-            f"drawn here by image with seed {self.seed}: {self.validation_fraction:.4g} of the images for "
+            f"drawn here by {self.by} with seed {self.seed}: {self.validation_fraction:.4g} of the {self.by}s for "
             f"validation, {self.test_fraction:.4g} for test"
         )
 
@@ -135,6 +136,7 @@ class SplitWish:
     seed: int = DEFAULT_SEED
     validation_fraction: float | None = None
     test_fraction: float | None = None
+    by: str = "image"
 
     @property
     def explicit(self) -> bool:
@@ -145,7 +147,8 @@ class SplitWish:
     def draw(self) -> SeededSplit:
         """The draw for data that have no splits."""
         fractions = (self.validation_fraction, self.test_fraction)
-        return SeededSplit(self.seed, *(DEFAULT_FRACTION if share is None else share for share in fractions))
+        validation, test = (DEFAULT_FRACTION if share is None else share for share in fractions)
+        return SeededSplit(self.seed, validation, test, self.by)
 
     def draw_for(self, found: set[str], source: str) -> SeededSplit | None:
         """The draw to make given the splits found in the data, if any; see `load_image_text_dataset`."""
@@ -159,7 +162,7 @@ class SplitWish:
             if fraction and name in found:
                 raise DataError(f"{source} has a {name} split of its own; leave {name}_fraction out.")
         if self.explicit:
-            return SeededSplit(self.seed, self.validation_fraction or 0.0, self.test_fraction or 0.0)
+            return SeededSplit(self.seed, self.validation_fraction or 0.0, self.test_fraction or 0.0, self.by)
         return None
 
 
@@ -230,11 +233,15 @@ def _drawn(
     ids = [
         image_id
         for part, names in zip(parts, assigned, strict=True)
-        for image_id, name in zip(texts(part.dataset, "image_id"), names, strict=True)
+        for image_id, name in zip(texts(part.dataset, _drawn_by(part.dataset)), names, strict=True)
         if name in redrawn
     ]
     fresh = iter(draw.assign(ids))
     return [[next(fresh) if name in redrawn else name for name in names] for names in assigned]
+
+
+def _drawn_by(dataset: Dataset) -> str:
+    return "group_id" if "group_id" in dataset.column_names else "image_id"
 
 
 def _unlisted(parts: list[Part], assigned: Assignment) -> list[Case]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,7 @@ textarea, input, label, td, th, .caption-label {unicode-bidi: plaintext; text-al
 #search-found .grid-wrap {max-height: none; overflow-y: visible}
 #search-found .caption-label {white-space: normal; text-align: left; max-width: calc(100% - 1rem)}
 """
+COMMA = re.compile("[,\uff0c\u3001\u060c]")  # also the Chinese, the Japanese and the Arabic one
 FINDING_COLUMNS = ["category", "triggers", "by", "score", "threshold", "nearest", "then"]
 
 
@@ -110,7 +112,7 @@ def _classify_tab(gr: Any, model: Any, processor: Any) -> None:
     def classify(image: PIL.Image.Image | None, labels: str, template: str) -> dict[str, float]:
         if image is None:
             raise ValueError("Choose an image first.")
-        names = [name.strip() for name in labels.split(",") if name.strip()]
+        names = [name.strip() for name in COMMA.split(labels) if name.strip()]
         classifier = ZeroShotClassifier(model, processor, list(dict.fromkeys(names)), template)
         return {best["label"]: best["score"] for best in classifier.predict([to_rgb(image)])[0]}
 

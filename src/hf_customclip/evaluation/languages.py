@@ -1,6 +1,6 @@
 """Retrieval measured language by language, for data whose captions tell theirs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ def metrics_by_language(
     text_image_ids: ArrayLike,
     *,
     languages: Sequence[str] | None,
+    measure: Callable[[Tensor, Tensor, Tensor, Tensor], dict[str, float]] = retrieval_metrics,
 ) -> dict[str, float]:
     """`retrieval_metrics` of each language alone, such as `t2i_recall@1_zh`, and their mean as `t2i_recall@1`.
 
@@ -26,12 +27,13 @@ def metrics_by_language(
 
     Args:
         languages: of each text; with None, or where all are equal, the result is `retrieval_metrics`' own.
+        measure: what to measure in place of `retrieval_metrics`, such as `corrected_retrieval_metrics` with a bank.
 
     The other arguments and errors are those of `retrieval_metrics`.
     """
     images, texts = torch.as_tensor(image_embeds), torch.as_tensor(text_embeds)
     found = {
-        name: retrieval_metrics(images[shown], texts[chosen], ids, text_ids)
+        name: measure(images[shown], texts[chosen], ids, text_ids)
         for name, shown, chosen, ids, text_ids in _each_language(image_ids, text_image_ids, languages)
     }
     metrics = _mean(list(found.values()))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -31,6 +32,8 @@ from .embedded_dataset import EmbeddedDataset
 from .retrieval import retrieval_ranks
 
 CURVE_LENGTH = 100
+# Languages of different scripts, for images of a few queries.
+SCRIPTS = ("en", "zh", "hi", "ko", "ru", "ar", "ja", "th", "bn", "uk")
 
 
 def write_retrieval_plots(
@@ -60,7 +63,9 @@ def write_retrieval_plots(
     batch = results.draw(10, seed + 1)
     recalls, chance = recall_curves(embedded)
     figures = {
-        "text_to_image": plot_text_to_image([results.text_query(row, top_k) for row in chosen]),
+        "text_to_image": plot_text_to_image(
+            [results.query_of_text(results.first_text(row), top_k) for row in chosen]
+        ),
         "image_to_text": plot_image_to_text([results.image_query(row, top_k) for row in chosen]),
         "similarity": plot_similarity(*results.batch(batch), title="Similarity of a batch"),
         "recall": plot_recall_curve(recalls, chance),
@@ -75,14 +80,43 @@ def plot_retrieval_grid(
     dataset: Dataset,
     path: str | os.PathLike[str],
     *,
-    num_queries: int = 5,
+    num_queries: int = 6,
     top_k: int = 5,
     seed: int = 0,
 ) -> Path:
-    """Write one image: a few texts with the images found for them, right ones framed; return its path."""
+    """Write one image: a few texts with the images found for them, right ones framed; return its path.
+
+    The texts are chosen by `representative_texts`: as large a share of them is found first as of all texts.
+    """
     results = _Results(dataset, embedded)
-    queries = [results.text_query(row, top_k) for row in results.draw(num_queries, seed)]
-    return save_figure(plot_text_to_image(queries), path)
+    ranks = retrieval_ranks(
+        embedded.text_embeds, results.gallery, embedded.text_image_ids, results.gallery_ids
+    )
+    chosen = representative_texts(ranks.tolist(), embedded.languages, num_queries, seed)
+    return save_figure(plot_text_to_image([results.query_of_text(text, top_k) for text in chosen]), path)
+
+
+def representative_texts(
+    ranks: Sequence[int], languages: Sequence[str] | None, count: int, seed: int
+) -> list[int]:
+    """Numbers of texts whose ranks stand at evenly spaced quantiles, the best first; each in another language.
+
+    So pictures of a few queries show neither the best nor the worst: of six texts at a recall@1 of one third,
+    two are found first. Of several languages those of different scripts come first, and chance (`seed`) deals them
+    out over the quantiles; of texts of equal rank it takes any.
+    """
+    rng = np.random.default_rng(seed)
+    spoken = ["" for _ in ranks] if languages is None else list(languages)
+    names = sorted(
+        set(spoken), key=lambda name: (SCRIPTS.index(name) if name in SCRIPTS else len(SCRIPTS), name)
+    )
+    names = rng.permutation((names * count)[:count]).tolist()
+    chosen: list[int] = []
+    for place, name in enumerate(names):
+        own = rng.permutation([text for text, language in enumerate(spoken) if language == name])
+        own = own[np.argsort(np.asarray(ranks)[own], kind="stable")]
+        chosen.append(int(own[int((place + 0.5) / count * len(own))]))
+    return sorted(chosen, key=lambda text: ranks[text])
 
 
 def recall_curves(embedded: EmbeddedDataset) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
@@ -97,7 +131,8 @@ def recall_curves(embedded: EmbeddedDataset) -> tuple[dict[str, list[float]], di
     sizes = {"image to text": len(texts), "text to image": len(images)}
     recalls, chance = {}, {}
     for way, of_way in ranks.items():
-        ks = range(1, min(CURVE_LENGTH, sizes[way]) + 1)
+        # Among all candidates the right one is always found: that point says nothing.
+        ks = range(1, max(2, min(CURVE_LENGTH + 1, *sizes.values())))
         recalls[way] = [(of_way <= k).double().mean().item() for k in ks]
         total = positives[way].total()
         chance[way] = [
@@ -139,18 +174,19 @@ class _Results:
         own = self.embedded.text_image_ids == self.gallery_ids[position]
         return int(own.nonzero()[0])
 
-    def text_query(self, position: int, top_k: int) -> QueryHits:
-        """The images for the first caption of an image."""
-        text = self.first_text(position)
-        query = self.embedded.text_embeds[text]
+    def query_of_text(self, text: int, top_k: int) -> QueryHits:
+        """The images for a caption, with its language where there are several."""
+        query, own_id = self.embedded.text_embeds[text], self.embedded.text_image_ids[text : text + 1]
         best = (self.gallery @ query).topk(min(top_k, len(self.gallery)))
         hits = [
-            Hit(self.image(i), score, i == position)
+            Hit(self.image(i), score, bool(self.gallery_ids[i] == own_id))
             for i, score in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        own_id = self.gallery_ids[position : position + 1]
         rank = retrieval_ranks(query[None], self.gallery, own_id, self.gallery_ids)
-        return QueryHits(self.captions[text], hits, int(rank))
+        languages = self.embedded.languages
+        several = languages is not None and len(set(languages)) > 1
+        said = f"{self.captions[text]} ({languages[text]})" if several and languages else self.captions[text]
+        return QueryHits(said, hits, int(rank))
 
     def image_query(self, position: int, top_k: int) -> QueryHits:
         """The captions for an image."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from huggingface_hub import constants
 from transformers.utils import logging
 
@@ -240,14 +240,14 @@ class FeatureCache:
 
 
 def reason_against(
-    tower: str, model: Any, collator: Any, dataset: Dataset, image_transform: Any = None
+    tower: str, model: Any, collator: Any, dataset: Dataset | IterableDataset, image_transform: Any = None
 ) -> str | None:
     """Why a tower's outputs cannot stand in for its inputs, in a few words; None where they can."""
     if not hasattr(model, "pool_image"):
         return f"the model is a {type(model).__name__}, not a CustomClipModel"
     if type(collator) is not ContrastiveCollator or collator.processor is None:
         return "its inputs are prepared by a data_collator of your own"
-    if len(dataset) == 0:
+    if isinstance(dataset, Dataset) and len(dataset) == 0:
         return "the data set is empty"
     module = getattr(model, f"{tower}_model")
     if is_trained(module):

@@ -17,40 +17,7 @@ from ..data.images import UnreadableImageError
 from ..data.preparation import image_inputs, open_rgb, text_inputs
 
 Inputs = dict[str, Tensor]
-# Given to `load_batches`: the inputs of those that can be read, and why others cannot, by number.
-Load = Callable[[list[int]], tuple[Inputs, dict[int, UnreadableImageError]]]
 MOST_WORKERS = 16
-
-
-class ImageInputs:
-    """Reads images by number; a class, so that spawned workers can have it too.
-
-    Args:
-        images: anything that gives an image, path, bytes, array or undecoded form at `images[number]`.
-    """
-
-    def __init__(self, processor: Any, images: Any) -> None:
-        self.processor, self.images = processor, images
-
-    def __call__(self, numbers: list[int]) -> tuple[Inputs, dict[int, UnreadableImageError]]:
-        opened: list[Any] = []
-        unreadable: dict[int, UnreadableImageError] = {}
-        for number in numbers:
-            try:
-                opened.append(open_rgb(self.images[number]))
-            except UnreadableImageError as error:
-                unreadable[number] = error
-        return image_inputs(self.processor, opened) if opened else {}, unreadable
-
-
-class TextInputs:
-    """Reads texts by number, cut at `max_length` tokens."""
-
-    def __init__(self, processor: Any, texts: Any, max_length: int) -> None:
-        self.processor, self.texts, self.max_length = processor, texts, max_length
-
-    def __call__(self, numbers: list[int]) -> tuple[Inputs, dict[int, UnreadableImageError]]:
-        return text_inputs(self.processor, [self.texts[number] for number in numbers], self.max_length), {}
 
 
 @dataclass(frozen=True)
@@ -77,20 +44,69 @@ class LoadedBatch:
         return replace(self, inputs={name: value.pin_memory() for name, value in self.inputs.items()})
 
 
+class ImageInputs:
+    """Reads images by number; a class, so that spawned workers can have it too.
+
+    Args:
+        images: anything that gives an image, path, bytes, array or undecoded form at `images[number]`.
+    """
+
+    def __init__(self, processor: Any, images: Any) -> None:
+        self.rows, self.images = RowImages(processor), images
+
+    def __call__(self, numbers: list[int]) -> LoadedBatch:
+        return self.rows((number, self.images[number]) for number in numbers)
+
+
+class RowImages:
+    """Prepares images that come with their numbers, as those of a stream do."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def __call__(self, rows: Iterable[tuple[int, Any]]) -> LoadedBatch:
+        numbers: list[int] = []
+        opened: list[Any] = []
+        unreadable: dict[int, UnreadableImageError] = {}
+        for number, image in rows:
+            numbers.append(number)
+            try:
+                opened.append(open_rgb(image))
+            except UnreadableImageError as error:
+                unreadable[number] = error
+        inputs = image_inputs(self.processor, opened) if opened else {}
+        return LoadedBatch(numbers, inputs, unreadable)
+
+
+class TextInputs:
+    """Reads texts by number, cut at `max_length` tokens."""
+
+    def __init__(self, processor: Any, texts: Any, max_length: int) -> None:
+        self.processor, self.texts, self.max_length = processor, texts, max_length
+
+    def __call__(self, numbers: list[int]) -> LoadedBatch:
+        texts = [self.texts[number] for number in numbers]
+        return LoadedBatch(numbers, text_inputs(self.processor, texts, self.max_length), {})
+
+
+# From a batch of numbers, or of rows, to what a tower takes.
+Load = Callable[[list[Any]], LoadedBatch]
+
+
 class _Batches(Dataset[Any]):
     def __init__(self, load: Load, run: Callable[[Inputs], Tensor] | None) -> None:
         self.load, self.run = load, run
 
-    def __getitems__(self, numbers: list[int]) -> LoadedBatch:
-        inputs, unreadable = self.load(numbers)
-        if self.run is not None and inputs:
-            inputs = {"outputs": self.run(inputs)}
-        return LoadedBatch(numbers, inputs, unreadable)
+    def __getitems__(self, batch: list[Any]) -> LoadedBatch:
+        loaded = self.load(batch)
+        if self.run is None or not loaded.inputs:
+            return loaded
+        return replace(loaded, inputs={"outputs": self.run(loaded.inputs)})
 
 
 def load_batches(
     load: Load,
-    batches: Iterable[list[int]],
+    batches: Iterable[list[Any]],
     *,
     device: torch.device,
     num_workers: int = 0,

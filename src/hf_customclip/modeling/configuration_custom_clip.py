@@ -8,6 +8,7 @@ nothing but transformers and spells sub-configurations the way that 5.17 and 5.2
 import math
 from typing import Any, ClassVar
 
+import transformers
 from transformers import AutoConfig, PretrainedConfig
 
 PROJECTION_TYPES = ("mlp", "linear")
@@ -36,6 +37,22 @@ class TorchvisionBackboneConfig(PretrainedConfig):
     hidden_size: int | None = None
 
 
+class RemoteTowerConfig(PretrainedConfig):
+    """The settings of a tower whose class is code beside the checkpoint, as they were written.
+
+    Args:
+        settings: among them `auto_map`, which names the file and the class.
+    """
+
+    model_type = "custom_clip_remote_tower"
+
+    settings: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings again, with the version that a configuration around this one takes out."""
+        return {**(self.settings or {}), "transformers_version": transformers.__version__}
+
+
 class CustomClipConfig(PretrainedConfig):
     """Two towers, their projection heads, the temperature and the loss.
 
@@ -55,7 +72,7 @@ class CustomClipConfig(PretrainedConfig):
         feature_dropout: which share of the features' numbers is dropped in training, before the head.
         standardize_features: the heads begin with a fixed affine layer that gives every number of a feature mean 0
             and variance 1 over the training data; `CustomClipTrainer` sets it from the cached features.
-        vision_embed_dim: width of the image feature; measured on the tower when None.
+        vision_embed_dim, text_embed_dim: widths of the towers' features; measured on the towers when None.
         logit_scale_init_value: log of the inverse temperature; 2.6592 = ln(1/0.07), CLIP's, and under the
             sigmoid loss SigLIP's ln 10 instead. 0 with `learn_logit_scale=False` means no temperature at all.
         logit_bias_init_value: the sigmoid loss's bias, SigLIP's -10; unused by the softmax loss.
@@ -89,6 +106,7 @@ class CustomClipConfig(PretrainedConfig):
     feature_dropout: float = 0.0
     standardize_features: bool = False
     vision_embed_dim: int | None = None
+    text_embed_dim: int | None = None
     logit_scale_init_value: float = 2.6592
     logit_bias_init_value: float = -10.0
     learn_logit_scale: bool = True
@@ -156,6 +174,8 @@ def _tower_config(value: Any, default: str) -> Any:
     if not isinstance(value, dict):
         return value
     value = dict(value)
+    if "AutoConfig" in (value.get("auto_map") or {}):
+        return RemoteTowerConfig(settings=value)
     model_type = value.pop("model_type", default)
     # By its name and from this very file: with remote code the registered class may be another copy.
     if model_type == TorchvisionBackboneConfig.model_type:
@@ -175,4 +195,4 @@ def _check_positive(name: str, value: Any) -> None:
 
 AutoConfig.register(TorchvisionBackboneConfig.model_type, TorchvisionBackboneConfig, exist_ok=True)
 
-__all__ = ["CustomClipConfig", "TorchvisionBackboneConfig"]
+__all__ = ["CustomClipConfig", "RemoteTowerConfig", "TorchvisionBackboneConfig"]

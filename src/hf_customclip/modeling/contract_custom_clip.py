@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .joining_custom_clip import first_line
+from .pooling_custom_clip import spatial_axes
 from .towers_custom_clip import build_tower, image_input_shape
 
 SEED = 0
@@ -36,11 +38,12 @@ def check_contract(model: Any) -> None:
     model.eval()
     try:
         with torch.no_grad():
-            _check_input_sizes(model)
+            _check_text_length(model)
             for tower in ("vision", "text"):
                 _check_embeddings(model, tower)
                 _check_is_rebuilt(model, tower)
                 _check_missing_weights(model, tower)
+            _check_map_layout(model)
     finally:
         model.train(was_training)
 
@@ -100,13 +103,7 @@ def _vocabulary_size(module: Any) -> int:
         return int(getattr(module.config, "vocab_size", 0) or 256)
 
 
-def _check_input_sizes(model: Any) -> None:
-    channels = image_input_shape(model.config.vision_config)[0]
-    if channels != 3:
-        raise ValueError(
-            f"the vision tower takes images of {channels} channels, and images are given in three, as RGB: choose "
-            "a tower for RGB images"
-        )
+def _check_text_length(model: Any) -> None:
     length, positions = model.config.max_text_length, model.max_text_positions
     if positions is not None and length > positions:
         raise ValueError(
@@ -125,10 +122,9 @@ def _check_embeddings(model: Any, tower: str) -> None:
     except Exception as error:  # a tower may raise anything
         if isinstance(error, ValueError) and "choose" in str(error):
             raise  # a sentence already, of the pooling
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"the {tower} tower, a {name}, cannot embed {item}s from {' and '.join(inputs)} alone ({reason}): "
-            "choose another tower, or an encoder part of this one that needs nothing else"
+            f"the {tower} tower, a {name}, cannot embed {item}s ({first_line(error)}): choose another tower or "
+            f"another {tower}_pooling"
         ) from error
     if not features.isfinite().all():
         raise ValueError(
@@ -171,6 +167,33 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return bool((difference <= TOLERANCE * expected.double().norm(dim=-1)).all())
 
 
+def _check_map_layout(model: Any) -> None:
+    """Channels are the axis of a feature map whose length does not change with the size of the image."""
+    tower, config = model.vision_model, model.config
+    further = config.vision_feature_layers or config.vision_feature_poolings
+    if config.vision_pooling != "mean" and not further:
+        return
+    channels, height, width = image_input_shape(tower.config)
+    maps = {}
+    for size in ((height, width), (2 * height, 2 * width)):
+        pixels = torch.zeros(1, channels, *size, dtype=tower.dtype, device=tower.device)
+        try:
+            outputs = tower(pixel_values=pixels, **({"output_hidden_states": True} if further else {}))
+        except Exception:  # made for one size alone
+            return
+        maps[size] = [outputs.last_hidden_state, *(getattr(outputs, "hidden_states", None) or ())]
+    for number, (small, large) in enumerate(zip(*maps.values(), strict=True)):
+        if small.dim() != 4:
+            continue
+        axes = spatial_axes(small, tower if number == 0 else None)
+        grown = tuple(axis for axis in (1, 2, 3) if small.shape[axis] != large.shape[axis])
+        if grown != axes:
+            raise ValueError(
+                f"the vision tower, a {type(tower).__name__}, gives feature maps of shape {tuple(small.shape)} that do "
+                "not tell which axis is the channels: choose vision_pooling='pooler' and no feature layers"
+            )
+
+
 def _check_is_rebuilt(model: Any, tower: str) -> None:
     """A checkpoint is loaded into what its configuration builds."""
     saved = json.loads(model.config.to_json_string())
@@ -184,7 +207,7 @@ def _check_is_rebuilt(model: Any, tower: str) -> None:
         shapes = {name: value.shape for name, value in rebuilt.state_dict().items()}
         reason = f"a {type(rebuilt).__name__} with other weights"
     except Exception as error:  # a tower may raise anything
-        shapes, reason = {}, (str(error).strip() or type(error).__name__).splitlines()[0]
+        shapes, reason = {}, first_line(error)
     if shapes != {name: value.shape for name, value in module.state_dict().items()}:
         raise ValueError(
             f"the {tower} tower, a {type(module).__name__}, is not built again from its own configuration "

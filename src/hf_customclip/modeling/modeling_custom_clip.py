@@ -5,7 +5,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,18 @@ from .encoding_custom_clip import EncodingMixin
 from .freezing_custom_clip import FreezingMixin, is_trained
 from .heads_custom_clip import FeatureInput, build_projection
 from .heads_only_custom_clip import HeadsOnlyMixin
+from .joining_custom_clip import check_fields, check_it_runs, choose_poolings
 from .losses_custom_clip import (
     multi_positive_sigmoid_loss,
     multi_positive_softmax_loss,
     sigmoid_contrastive_loss,
     softmax_contrastive_loss,
 )
-from .names_custom_clip import did_you_mean
-from .pooling_custom_clip import resolve_feature_parts, text_feature_width, tower_feature
+from .pooling_custom_clip import resolve_feature_parts, tower_feature
+from .remote_code_custom_clip import check_code_files, save_tower_code, with_remote_towers
 from .sentence_transformers_custom_clip import write_sentence_transformers_files
 from .towers_custom_clip import (
     build_tower,
-    causal_pooling,
     image_input_shape,
     load_text_tower,
     load_vision_tower,
@@ -103,10 +103,9 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         self.vision_model.config = config.vision_config
         self.text_model.config = config.text_config
 
-        resolve_feature_parts(config)
-        self.text_embed_dim = text_feature_width(config)
+        resolve_feature_parts(config, self.vision_model, self.text_model)
         self.visual_projection = self._new_head(config.vision_embed_dim)
-        self.text_projection = self._new_head(self.text_embed_dim)
+        self.text_projection = self._new_head(config.text_embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
         if config.loss_type == "sigmoid":
             self.logit_bias = nn.Parameter(torch.tensor(float(config.logit_bias_init_value)))
@@ -131,6 +130,11 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
                 init.constant_(self.logit_bias, self.config.logit_bias_init_value)
         else:
             super()._init_weights(module)
+
+    @property
+    def text_embed_dim(self) -> int:
+        """Width of the text tower's feature."""
+        return self.config.text_embed_dim
 
     def get_input_embeddings(self) -> nn.Module:
         """The text tower's token embeddings; resizing them and gradient checkpointing ask for them."""
@@ -179,6 +183,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         text_features: torch.Tensor | None = None,
         image_ids: torch.Tensor | None = None,
         text_image_ids: torch.Tensor | None = None,
+        group_ids: torch.Tensor | None = None,
+        caption_ids: torch.Tensor | None = None,
         return_loss: bool | None = None,
         position_ids: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
@@ -195,6 +201,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             image_features: (images, vision_embed_dim), the image tower's feature (`pool_image`).
             image_ids: (images,) integers; pairs with equal ids are never each other's negatives (`config.same_image`).
             text_image_ids: (texts,) the image of each text, where images have several texts; see `contrastive_loss`.
+            group_ids: (images,) integers; images of one group are never each other's negatives either.
+            caption_ids: (texts,) integers, the same for equal captions, which are right for each other's images.
             return_loss: also compute the loss; without `text_image_ids` image i and text i are then a pair.
 
         Raises:
@@ -228,8 +236,9 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             logits = image_embeds @ text_embeds.T * scale + (
                 self.logit_bias if self.config.loss_type == "sigmoid" else 0
             )
+        ids = {"group_ids": group_ids, "caption_ids": caption_ids}
         return CustomClipOutput(
-            loss=self.contrastive_loss(image_embeds, text_embeds, scale, image_ids, text_image_ids)
+            loss=self.contrastive_loss(image_embeds, text_embeds, scale, image_ids, text_image_ids, **ids)
             if return_loss
             else None,
             logits_per_image=logits,
@@ -385,10 +394,12 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         Raises:
             ValueError: an unknown tower or field, with near matches.
         """
-        _check_fields(config)
+        check_fields(config)
         vision_model = load_vision_tower(vision, vision_weights, **(vision_kwargs or {}))
         text_model = load_text_tower(text, text_weights, **(text_kwargs or {}))
-        _check_poolings(vision_model, text_model, config)
+        check_it_runs(vision_model, "vision")
+        check_it_runs(text_model, "text")
+        choose_poolings(vision_model, text_model, config)
         # Random weights come from nowhere: a checkpoint must not say that they could be fetched again.
         names = {
             "vision_name": None if vision_weights is None else str(vision),
@@ -398,13 +409,15 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             vision_model.config, text_model.config, **{**names, **config}
         )
         model = cls(joined, vision_model=vision_model, text_model=text_model)
+        check_code_files(model)
         check_contract(model)
         return model
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`; what was frozen is frozen again."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        name = pretrained_model_name_or_path
+        loaded = super().from_pretrained(name, *args, **with_remote_towers(cls.config_class, name, kwargs))
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.apply_freeze()
         return loaded
@@ -418,6 +431,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             "AutoModel": f"{own}.{type(self).__name__}",
             "AutoModelForZeroShotImageClassification": f"{own}.{type(self).__name__}",
         }
+        if kwargs.get("is_main_process", True):
+            save_tower_code(self, save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         if Path(save_directory, "config.json").is_file():  # else another process saves
             write_sentence_transformers_files(save_directory, self.config.max_text_length)
@@ -436,34 +451,6 @@ def _with_pooled(outputs: Any, pooled: torch.Tensor) -> BaseModelOutputWithPooli
 def _project(features: torch.Tensor, projection: nn.Module) -> torch.Tensor:
     # A frozen tower may be kept in half precision below a head in float32.
     return projection(features.to(next(projection.parameters()).dtype))
-
-
-def _check_fields(given: dict[str, Any]) -> None:
-    known = [
-        field.name for field in fields(CustomClipConfig) if field.name not in ("vision_config", "text_config")
-    ]
-    for name in given:
-        if name not in known:
-            raise ValueError(f"CustomClipConfig has no field {name!r}.{did_you_mean(name, known)}")
-
-
-def _check_poolings(vision_model: Any, text_model: Any, config: dict[str, Any]) -> None:
-    """Never pool silently by a pooler that is not in the checkpoint or a position that sees nothing."""
-    missing = {
-        tower: any(key.startswith("pooler.") for key in getattr(model, "missing_keys", ()))
-        for tower, model in (("vision", vision_model), ("text", text_model))
-    }
-    if missing["vision"] and "vision_pooling" not in config:
-        logger.warning("The image tower's checkpoint holds no pooler: taking vision_pooling='cls'.")
-        config["vision_pooling"] = "cls"
-    if missing["text"] and config.get("text_pooling") == "pooler":
-        raise ValueError("the text tower's checkpoint holds no pooler: choose text_pooling='cls' or 'mean'")
-    if config.get("text_pooling", "cls") == "cls" and (better := causal_pooling(text_model)):
-        seen = f"the first position of a {type(text_model).__name__} sees no other token"
-        if "text_pooling" in config:
-            raise ValueError(f"text_pooling='cls' is of no use, {seen}: choose {better!r}")
-        logger.warning(f"Taking text_pooling={better!r}: {seen}.")
-        config["text_pooling"] = better
 
 
 CustomClipConfig.register_for_auto_class("AutoConfig")

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import PreTrainedModel
 
 from .configuration_custom_clip import AUTO, CustomClipConfig
-from .towers_custom_clip import build_tower, image_input_shape
+from .towers_custom_clip import image_input_shape
 
 
 def tower_feature(
@@ -29,21 +30,34 @@ def tower_feature(
     return torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1)
 
 
-def resolve_feature_parts(config: CustomClipConfig) -> None:
-    """Replace every "auto" by what the rules choose for the towers, and measure `vision_embed_dim`."""
+def resolve_feature_parts(config: CustomClipConfig, vision: PreTrainedModel, text: PreTrainedModel) -> None:
+    """Replace every "auto" by what the rules choose for the towers, and measure the features' widths on them,
+    as configurations disagree on the names of their widths."""
     if _is_auto(config, "text"):
         depth = config.text_config.num_hidden_layers
         _resolve(config, "text", [(1, 2, config.text_config.hidden_size)] * (depth + 1))
     if config.vision_embed_dim is None or _is_auto(config, "vision"):
-        tower, outputs = _image_outputs_without_data(config.vision_config)
+        pixels = torch.zeros(1, *image_input_shape(config.vision_config), dtype=vision.dtype)
+        outputs = _outputs(vision, config, "vision", pixel_values=pixels)
         _resolve(config, "vision", [tuple(h.shape) for h in getattr(outputs, "hidden_states", None) or ()])
-        config.vision_embed_dim = tower_feature(outputs, config, "vision", None, tower).shape[-1]
+        config.vision_embed_dim = tower_feature(outputs, config, "vision", None, vision).shape[-1]
+    if config.text_embed_dim is None and text.device.type == "meta":  # of no data: many ask for values there
+        parts = 1 + len(config.text_feature_layers or ()) + len(config.text_feature_poolings or ())
+        config.text_embed_dim = config.text_config.hidden_size * parts
+    elif config.text_embed_dim is None:
+        tokens = torch.ones(1, 2, dtype=torch.long)
+        outputs = _outputs(text, config, "text", input_ids=tokens, attention_mask=tokens)
+        config.text_embed_dim = tower_feature(outputs, config, "text", tokens, text).shape[-1]
 
 
-def text_feature_width(config: CustomClipConfig) -> int:
-    """Width of the text feature."""
-    parts = 1 + len(config.text_feature_layers or ()) + len(config.text_feature_poolings or ())
-    return config.text_config.hidden_size * parts
+@torch.no_grad()
+def _outputs(tower: PreTrainedModel, config: CustomClipConfig, name: str, **inputs: torch.Tensor) -> Any:
+    training = tower.training
+    further = getattr(config, f"{name}_feature_layers") or getattr(config, f"{name}_feature_poolings")
+    options = {"output_hidden_states": True} if further else {}
+    outputs = tower.eval()(**{key: value.to(tower.device) for key, value in inputs.items()}, **options)
+    tower.train(training)
+    return outputs
 
 
 def _is_auto(config: CustomClipConfig, name: str) -> bool:
@@ -55,16 +69,6 @@ def _resolve(config: CustomClipConfig, name: str, shapes: Sequence[Sequence[int]
     for field, rule in (("feature_layers", auto_feature_layers), ("feature_poolings", auto_feature_poolings)):
         if getattr(config, f"{name}_{field}") == AUTO:
             setattr(config, f"{name}_{field}", rule(shapes, pooling))
-
-
-@torch.no_grad()
-def _image_outputs_without_data(config: Any) -> tuple[nn.Module, Any]:
-    """Of a meta tower, as configurations disagree on the names of their widths."""
-    with torch.device("meta"):
-        tower = build_tower(config).eval()
-        channels, height, width = image_input_shape(config)
-        pixels = torch.zeros(1, channels, height, width, dtype=tower.dtype)
-        return tower, tower(pixel_values=pixels, output_hidden_states=True)
 
 
 def pooled_output(
@@ -89,7 +93,15 @@ def pooled_output(
         return pooled.flatten(1)
     if pooling == "cls":
         return _first_position(hidden, tower)
-    return _mean_over_positions(hidden, attention_mask)
+    return _mean_over_positions(hidden, attention_mask, tower)
+
+
+def spatial_axes(feature_map: torch.Tensor, tower: nn.Module | None = None) -> tuple[int, int]:
+    """Where height and width are in a map of four axes: before the channels if the tower says so (timm's
+    `output_fmt`) or the two are alike there, else after them. `check_contract` tries it with a second size."""
+    declared = getattr(getattr(tower, "timm_model", None), "output_fmt", "")
+    _, first, second, third = feature_map.shape
+    return (1, 2) if str(declared) == "NHWC" or first == second != third else (2, 3)
 
 
 def layer_means(
@@ -164,16 +176,18 @@ def _first_position(hidden: torch.Tensor, tower: nn.Module) -> torch.Tensor:
 
 def _max_over_positions(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     if hidden.dim() == 4:
-        return hidden.amax((2, 3))
+        return hidden.amax(spatial_axes(hidden))
     if attention_mask is None:
         return hidden.amax(1)
     lowest = torch.finfo(hidden.dtype).min  # not -inf, which a text without tokens would keep
     return hidden.masked_fill(attention_mask[..., None] == 0, lowest).amax(1)
 
 
-def _mean_over_positions(hidden: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+def _mean_over_positions(
+    hidden: torch.Tensor, attention_mask: torch.Tensor | None, tower: nn.Module | None = None
+) -> torch.Tensor:
     if hidden.dim() == 4:
-        return hidden.mean((2, 3))
+        return hidden.mean(spatial_axes(hidden, tower))
     if attention_mask is None:
         return hidden.mean(1)
     mask = attention_mask[..., None].to(hidden.dtype)

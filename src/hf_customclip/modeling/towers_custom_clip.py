@@ -5,20 +5,22 @@ import importlib
 import os
 from typing import Any
 
-import torch
 from torch import nn
 from torchvision import models
 from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
     MODEL_MAPPING,
     AutoConfig,
+    AutoModel,
     PreTrainedModel,
 )
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from .configuration_custom_clip import TorchvisionBackboneConfig
 from .modeling_torchvision_backbone import TorchvisionBackboneModel
 from .names_custom_clip import did_you_mean
 
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 POSITION_EMBEDDINGS = (
     "position_embeddings",
     "position_embedding",
@@ -68,12 +70,11 @@ def _load_tower(
             f"{kind}_weights={weights!r} names torchvision weights, but {str(name)!r} is no torchvision net"
         )
     config = tower_config(name, kind, **kwargs)
+    chosen: Any = tower_class(config, **kwargs)
     if weights is None:
-        tower = tower_class(config)._from_config(config)
+        tower = chosen._from_config(config)
     else:
-        tower, info = tower_class(config).from_pretrained(
-            name, config=config, output_loading_info=True, **kwargs
-        )
+        tower, info = chosen.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
         tower.missing_keys = sorted(info["missing_keys"])
     wanted = {"vision": "pixel_values", "text": "input_ids"}[kind]
     if tower.main_input_name != wanted:
@@ -102,12 +103,21 @@ def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
     return config
 
 
-def tower_class(config: Any) -> type[PreTrainedModel]:
+def tower_class(config: Any, trust_remote_code: bool = False, **kwargs: Any) -> type[PreTrainedModel]:
     """The encoder's class that belongs to a configuration.
+
+    Args:
+        trust_remote_code, kwargs: those of `from_pretrained`, for code that lies beside the tower's weights.
 
     Raises:
         ValueError: transformers has none.
     """
+    if trust_remote_code and type(config).__module__.startswith("transformers_modules."):
+        reference = config.auto_map["AutoModel"]
+        hub = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
+        found = get_class_from_dynamic_module(reference, config.name_or_path, **hub)
+        AutoModel.register(type(config), found, exist_ok=True)
+        return found
     if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
         return _one(MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)])  # of T5 and its kin the encoder alone
     if getattr(config, "is_encoder_decoder", False):
@@ -140,19 +150,6 @@ def _half_class(config: Any) -> type[PreTrainedModel]:
             "class, and give its folder"
         )
     return min(halves, key=lambda half: len(half.__name__))
-
-
-@torch.no_grad()
-def causal_pooling(tower: PreTrainedModel) -> str | None:
-    """How to pool a text tower whose first position sees no other token, such as CLIP's; else None."""
-    training = tower.training
-    tokens = torch.tensor([[1, 2], [1, 3]], device=tower.device)
-    outputs = tower.eval()(input_ids=tokens, attention_mask=torch.ones_like(tokens))
-    tower.train(training)
-    first = outputs.last_hidden_state[:, 0]
-    if not torch.allclose(first[0], first[1], rtol=1e-4, atol=1e-6):
-        return None
-    return "mean" if getattr(outputs, "pooler_output", None) is None else "pooler"
 
 
 def image_input_shape(config: Any) -> tuple[int, int, int]:

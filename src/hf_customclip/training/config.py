@@ -12,6 +12,14 @@ import yaml
 from ..modeling.names_custom_clip import did_you_mean
 
 SECTIONS = ("model", "processor", "data", "training")
+PATHS = (
+    ("model", "vision"),
+    ("model", "text"),
+    ("data", "source"),
+    ("data", "images"),
+    ("data", "captions_file"),
+    ("data", "karpathy_file"),
+)
 
 
 @dataclasses.dataclass
@@ -52,24 +60,36 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
     for override in overrides or []:
         _override(content, override)
     _check(content, path)
-    for section, keys in (
-        ("model", ("vision", "text")),
-        ("data", ("source", "images", "captions_file", "karpathy_file")),
-    ):
-        for key in keys:
-            value = content[section].get(key)
-            if isinstance(value, str) and (path.parent / value).exists():
-                content[section][key] = str((path.parent / value).resolve())
+    for section, key in PATHS:
+        value = content[section].get(key)
+        if isinstance(value, str) and (path.parent / value).exists():
+            content[section][key] = str((path.parent / value).resolve())
     return TrainConfig(**{section: content.get(section) or {} for section in SECTIONS})
 
 
-def checked_fields(cls: type, values: dict[str, Any], section: str) -> dict[str, Any]:
-    """`values` if each names a field of the dataclass `cls`, else a ValueError with near matches."""
-    known = [field.name for field in dataclasses.fields(cls) if field.init]
-    for name in values:
-        if name not in known:
-            raise ValueError(f"{section}.{name} is not known.{did_you_mean(name, known)}")
-    return values
+def check_paths(config: TrainConfig) -> None:
+    """Raise ValueError for a path that is not there, before the libraries look for it on the Hub."""
+    for section, key in PATHS:
+        value = getattr(config, section).get(key)
+        if isinstance(value, str) and _is_a_path(key, value) and not Path(value).expanduser().exists():
+            raise ValueError(_no_such_path(f"{section}.{key}", Path(value).expanduser()))
+
+
+def _is_a_path(key: str, value: str) -> bool:
+    """Whether it can only be a path from here: no Hub id, torchvision name, address, or pattern of files."""
+    if key in ("images", "karpathy_file"):
+        return True
+    if key == "captions_file" or any(
+        mark in value for mark in ("*", "{", "://")
+    ):  # the former: in data.source
+        return False
+    return value.startswith(("/", ".", "~")) or value.count("/") > 1 or "\\" in value
+
+
+def _no_such_path(name: str, path: Path) -> str:
+    beside = [str(path.parent / each.name) for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = did_you_mean(path, beside, listed=0) if beside else f" {path.parent} is no folder either."
+    return f"{name}: there is no file or folder {str(path)!r}.{near}"
 
 
 def _override(content: dict[str, Any], override: str) -> None:

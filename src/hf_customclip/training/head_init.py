@@ -6,28 +6,17 @@ than from random heads: benchmarks/sample_recipe.md says how much.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from ..data.pairs import PairDataset
 from ..modeling.heads_custom_clip import MlpProjection
 
 # Added to both covariances, in units of the mean variance of a feature.
 RIDGE = 2.0
-BATCH = 8192
 
 Pairs = tuple[torch.Tensor, torch.Tensor]
-
-
-def cached_pairs(dataset: PairDataset, captions_per_image: int | None) -> Iterator[Pairs]:
-    """Image and text features, row by row a pair, of the first so many captions of every image."""
-    captions = dataset.table.first_captions(captions_per_image).tolist()
-    for first in range(0, len(captions), BATCH):
-        batch = dataset.__getitems__(captions[first : first + BATCH])
-        assert isinstance(batch, dict)
-        yield batch["image_features"], batch["text_features"]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalLoopOutput, seed_worker
@@ -20,15 +20,15 @@ from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import PairDataset, RetrievalDataset
-from ..data.sampler import NoDuplicatesBatchSampler
 from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
+from ..features.shard_dataset import FeatureShards
 from ..hub.publishing import Publisher
 from .checkpoints import Checkpoints
 from .contrastive_step import ContrastiveStep
 from .distributed import gather_rows, row_counts
 from .finite import check_gradient_norm
-from .head_init import cached_pairs, start_heads_at_cca
+from .head_init import start_heads_at_cca
 from .layer_rates import rate_factors, split_by_rate
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .training_args import CustomClipTrainingArguments
@@ -54,7 +54,7 @@ class CustomClipTrainer(Trainer):
         model: Any = None,
         args: CustomClipTrainingArguments | None = None,
         data_collator: Any = None,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | FeatureShards | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
         processing_class: Any = None,
         image_transform: Callable[[Any], Any] | None = None,
@@ -75,6 +75,10 @@ class CustomClipTrainer(Trainer):
             data_collator=data_collator,
             **kwargs,
         )
+        if args.early_stopping_patience is not None:
+            self.add_callback(
+                EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
+            )
         self.image_transform = image_transform
         self._scalars = give_scalars_a_row(self.model) if self.is_fsdp_enabled else []
         if data_collator is None:
@@ -133,9 +137,8 @@ class CustomClipTrainer(Trainer):
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
         pairs = self._training_pairs()
-        self.step.image_names = pairs.table.names
-        sampler = NoDuplicatesBatchSampler(
-            pairs.table.captions_of_images(),
+        self.step.image_names = None if isinstance(pairs, FeatureShards) else pairs.table.names
+        sampler = pairs.batch_sampler(
             self._train_batch_size,
             captions_per_image=self.args.captions_per_image,
             caption_sampling=self.args.caption_sampling,
@@ -171,13 +174,10 @@ class CustomClipTrainer(Trainer):
     def num_examples(self, dataloader: DataLoader) -> int:
         """Pairs that an epoch shows, or images that are evaluated."""
         sampler = dataloader.batch_sampler
-        return (
-            sampler.num_pairs
-            if isinstance(sampler, NoDuplicatesBatchSampler)
-            else super().num_examples(dataloader)
-        )
+        shown = getattr(sampler, "num_pairs", None)
+        return super().num_examples(dataloader) if shown is None else shown
 
-    def _loader(self, dataset: PairDataset | RetrievalDataset, **options: Any) -> DataLoader:
+    def _loader(self, dataset: PairDataset | RetrievalDataset | FeatureShards, **options: Any) -> DataLoader:
         if not dataset.is_cached:  # cached features lie in memory, where workers would only copy them
             options |= {
                 "num_workers": self.args.dataloader_num_workers,
@@ -191,8 +191,11 @@ class CustomClipTrainer(Trainer):
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
 
-    def _training_pairs(self) -> PairDataset:
+    def _training_pairs(self) -> PairDataset | FeatureShards:
         assert self.train_dataset is not None
+        if isinstance(self.train_dataset, FeatureShards):
+            self.train_dataset.check_made_by(self.accelerator.unwrap_model(self.model), self.data_collator)
+            return self.train_dataset
         first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
         return self.feature_cache.pairs(
             self.model,
@@ -213,7 +216,9 @@ class CustomClipTrainer(Trainer):
             )
         model = self.accelerator.unwrap_model(self.model)
         start_heads_at_cca(
-            model.visual_projection, model.text_projection, cached_pairs(pairs, self.args.captions_per_image)
+            model.visual_projection,
+            model.text_projection,
+            pairs.feature_batches(self.args.captions_per_image),
         )
 
     # ---- Optimizer ----

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 CAPTION_SAMPLINGS = ("first", "random")
 FEATURE_CACHES = ("auto", "always", "never")
@@ -97,8 +99,32 @@ class CustomClipTrainingArguments(TrainingArguments):
         metadata={"help": "Licence of the model for its card, as the Hub spells it, such as 'apache-2.0'."},
     )
 
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many evaluations without a better metric_for_best_model; null for never."
+        },
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "How much better counts as better for early stopping."}
+    )
+    resume_from_checkpoint: str | bool | None = field(  # type: ignore[assignment]
+        default=None, metadata={"help": "A checkpoint's folder, or true for the newest in output_dir."}
+    )
+    overwrite: bool = field(
+        default=False,
+        metadata={"help": "`hf-customclip train` may replace an earlier run's model in output_dir."},
+    )
+    show_step_logs: bool = field(
+        default=False,
+        metadata={
+            "help": "`hf-customclip train` prints the log of every logging_steps, not a line an epoch."
+        },
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_processes(self.world_size, str(self.output_dir))
         _check_choice("caption_sampling", self.caption_sampling, CAPTION_SAMPLINGS)
         if self.gradient_cache_chunk_size is not None and self.gradient_cache_chunk_size < 1:
             raise ValueError(
@@ -108,9 +134,34 @@ class CustomClipTrainingArguments(TrainingArguments):
             raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
         if self.head_init is not None:
             _check_choice("head_init", self.head_init, HEAD_INITS)
+        self._check_early_stopping()
         _check_choice("feature_cache", self.feature_cache, FEATURE_CACHES)
         _check_choice("feature_precision", self.feature_precision, FEATURE_PRECISIONS)
         _check_choice("unreadable_images", self.unreadable_images, UNREADABLE_IMAGES)
+
+    def _check_early_stopping(self) -> None:
+        if self.early_stopping_patience is None:
+            return
+        if self.early_stopping_patience < 1:
+            raise ValueError(
+                f"early_stopping_patience must be at least 1 or null, got {self.early_stopping_patience}"
+            )
+        if self.eval_strategy == IntervalStrategy.NO or self.metric_for_best_model is None:
+            raise ValueError(
+                "early_stopping_patience needs evaluations and a metric to compare them by: set eval_strategy "
+                "(such as epoch) and metric_for_best_model (such as rsum)."
+            )
+
+
+def _check_processes(connected: int, output_dir: str) -> None:
+    """Refuse processes that a launcher started and nothing connects: each would train a model of its own."""
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if "LOCAL_RANK" in os.environ and started > connected:
+        raise ValueError(
+            f"{started} processes were started and are not connected: each would train a model of its own and "
+            f"write it to {output_dir}. Without an accelerator, processes are connected only where the arguments say "
+            "use_cpu=True (training.use_cpu: true in a configuration file). Add that, or start one process."
+        )
 
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import filecmp
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from ..columns import NamedColumns, find_columns
 from ..folders import FolderListing
@@ -79,10 +80,16 @@ def _is_captions_file(path: Path, named: NamedColumns) -> bool:
     return True
 
 
-def read_captions_file(
-    path: Path, split: str | None, named: NamedColumns
-) -> tuple[str, Iterator[Entry | Case]]:
-    """Recognise a captions file by its content; its form in words and what it says, image by image."""
+class CaptionsFile(NamedTuple):
+    """A captions file that was recognised: its form in words, what it says image by image, and of its columns."""
+
+    form: str
+    entries: Iterator[Entry | Case]
+    notes: list[str] = []  # noqa: RUF012 - never changed
+
+
+def read_captions_file(path: Path, split: str | None, named: NamedColumns) -> CaptionsFile:
+    """Recognise a captions file by its content."""
     suffix = path.suffix.lower()
     if suffix == ".json":
         return _read_json(path, split, named)
@@ -90,16 +97,17 @@ def read_captions_file(
         return _read_json_lines(path, split, named)
     first = first_line(path)
     if flickr.is_token_file(first):
-        return "Flickr .token file", flickr.read_token_file(path)
+        return CaptionsFile("Flickr .token file", flickr.read_token_file(path))
     if flickr.is_bar_file(first):
-        return "Kaggle Flickr30k results.csv", flickr.read_bar_file(path)
+        return CaptionsFile("Kaggle Flickr30k results.csv", flickr.read_bar_file(path))
     table = tables.open_table(path)
     columns = find_columns(table.header, named)
     form = "imagefolder with metadata" if METADATA.fullmatch(path.name) else "table of captions"
-    return form, tables.entries_of_rows(table.rows(columns), columns, path.parent, split)
+    entries = tables.entries_of_rows(table.rows(columns), columns, path.parent, split)
+    return CaptionsFile(form, entries, columns.notes)
 
 
-def _read_json(path: Path, split: str | None, named: NamedColumns) -> tuple[str, Iterator[Entry | Case]]:
+def _read_json(path: Path, split: str | None, named: NamedColumns) -> CaptionsFile:
     try:
         content = coco.read_json(path)
     except DataError:
@@ -107,25 +115,24 @@ def _read_json(path: Path, split: str | None, named: NamedColumns) -> tuple[str,
             return _read_json_lines(path, split, named)
         raise
     if coco.is_karpathy(content):
-        return "Karpathy JSON", coco.karpathy_entries(content, path)
+        return CaptionsFile("Karpathy JSON", coco.karpathy_entries(content, path))
     if coco.is_coco(content):
-        return "COCO annotations", coco.coco_entries(content, path, split)
+        return CaptionsFile("COCO annotations", coco.coco_entries(content, path, split))
     if isinstance(content, list):
         listed: list[tables.Row | Case] = [
             (f"{path.name} item {number}", row) for number, row in enumerate(content)
         ]
         columns = find_columns(tables.keys_of(listed), named)
-        return "JSON list of captions", tables.entries_of_rows(listed, columns, path.parent, split)
+        entries = tables.entries_of_rows(listed, columns, path.parent, split)
+        return CaptionsFile("JSON list of captions", entries, columns.notes)
     raise DataError(
         f"{path} is JSON of an unknown form. Known are Karpathy's, COCO's caption annotations, and a list of "
         "objects with an image's name and its caption."
     )
 
 
-def _read_json_lines(
-    path: Path, split: str | None, named: NamedColumns
-) -> tuple[str, Iterator[Entry | Case]]:
+def _read_json_lines(path: Path, split: str | None, named: NamedColumns) -> CaptionsFile:
     found = tables.json_rows(path)
     columns = find_columns(tables.keys_of(found), named)
     form = "imagefolder with metadata" if METADATA.fullmatch(path.name) else "JSON lines of captions"
-    return form, tables.entries_of_rows(found, columns, path.parent, split)
+    return CaptionsFile(form, tables.entries_of_rows(found, columns, path.parent, split), columns.notes)

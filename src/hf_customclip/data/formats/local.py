@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -93,7 +94,7 @@ def _read_file(path: Path, images: Path | None, named: NamedColumns, streaming: 
         raise DataError(f"{path} is an image: give the folder that holds it and its captions.")
     if path.suffix in library.BUILDERS:
         return _read_shards([path], path.parent, None, streaming)
-    return _read_texts([path], list_folder(images or path.parent), images, named)
+    return _read_texts([path], None if images is None else list_folder(images), images, named)
 
 
 def _read_shards(shards: list[Path], folder: Path, name: str | None, streaming: bool) -> Found:
@@ -105,15 +106,24 @@ def _read_shards(shards: list[Path], folder: Path, name: str | None, streaming: 
     return Found(data, library.FORMS[library.BUILDERS[shards[0].suffix]], files)
 
 
-def _read_texts(files: list[Path], listing: FolderListing, images: Path | None, named: NamedColumns) -> Found:
-    read = [read_captions_file(path, split_in_path(path, listing.root), named) for path in files]
-    part = _gathered(chain.from_iterable(entries for _, entries in read), listing, images, named)
-    notes = []
+def _read_texts(
+    files: list[Path], listing: FolderListing | None, images: Path | None, named: NamedColumns
+) -> Found:
+    """Without a listing, that of the file's folder, which is not made where every name is a whole path."""
+    root = files[0].parent if listing is None else listing.root
+    read = [read_captions_file(path, split_in_path(path, root), named) for path in files]
+    entries: Iterable[Entry | Case] = chain.from_iterable(file.entries for file in read)
+    if listing is None:
+        entries = list(entries)
+        whole = all(os.path.isabs(entry.name) for entry in entries if isinstance(entry, Entry))
+        listing = FolderListing(root, [], []) if whole else list_folder(root)
+    part = _gathered(entries, listing, images, named)
+    notes = list(dict.fromkeys(note for file in read for note in file.notes))
     split_list = read_split_lists(listing.others)
     if split_list is not None:
         notes.append(f"splits {split_list.rule}")
         part.splits = [split_list.find(name) for name in part.names]
-    return Found(part, read[-1][0], [str(path) for path in files], notes)
+    return Found(part, read[-1].form, [str(path) for path in files], notes)
 
 
 def _gathered(

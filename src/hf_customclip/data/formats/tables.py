@@ -104,10 +104,12 @@ def entries_of_rows(
             continue
         image_id = row.get(columns.image_id) if columns.image_id else None
         row_split = row.get(columns.split) if columns.split else None
+        group = row.get(columns.group) if columns.group else None
         yield Entry(
             name.strip(),
             captions,
             folder,
             image_id=str(image_id) if image_id not in (None, "") else None,
             split=split_name(str(row_split)) if row_split else split,
+            group=str(group) if group not in (None, "") else None,
         )

@@ -1,0 +1,226 @@
+"""One pass of both frozen towers over a stream of images with captions, into feature shards.
+
+The stream's own shards (tars, Parquet files) are the items of work, shared out over processes; where there are
+fewer of them than processes, `split_dataset_by_node` cuts each into slices. Workers decode, and on a CPU compute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import xxhash
+from datasets import Image, IterableDataset
+from datasets.distributed import split_dataset_by_node
+from tqdm.auto import tqdm
+
+from ..data.data_collator import ContrastiveCollator
+from ..inference.encode import batched, process_state
+from ..inference.loading import RowImages, TextInputs, computes_in_workers, load_batches, worker_count
+from ..modeling.heads_only_custom_clip import tower_digest
+from .cache import reason_against
+from .extraction import ACCELERATOR_BATCH, CPU_BATCH, outputs_of, pixel_batch_bytes, unreadable_error
+from .keys import text_ingredients, vision_ingredients
+from .layout import DTYPES
+from .shard_folder import FORMAT, MANIFEST, PLAN, WORK, Shard, ShardFolder
+from .tower_pass import TowerPass, feature_width, resolve_precision
+
+SHARD_ROWS = 8192
+TOWERS = ("vision", "text")
+
+
+def extract_features(
+    model: Any,
+    processor: Any,
+    dataset: IterableDataset,
+    out: str,
+    *,
+    precision: str = "auto",
+    unreadable: str = "skip",
+    num_workers: int = 0,
+    process_index: int | None = None,
+    num_processes: int | None = None,
+    show_progress: bool = True,
+) -> dict[str, Any] | None:
+    """Run both towers over a stream, together with whoever else does; killed, it goes on where it was.
+
+    Args:
+        model, processor: of frozen towers; the model is left as it is, on its device.
+        dataset: a stream with `image`, `captions`, `image_id` (`load_image_text_dataset(streaming=True)`).
+        out: a folder or fsspec address for the shards.
+        precision: "auto", "float32" or "bfloat16".
+        unreadable: "skip" counts and leaves out images that cannot be read, "error" stops at the first.
+        num_workers: processes that decode for an accelerator; 0 for a good number.
+        process_index, num_processes: this process's share, where no launcher says it (a SLURM array).
+
+    Returns:
+        The manifest, or None while other processes are still at their shares.
+
+    Raises:
+        ValueError: a tower is trained, `out` holds other features, or an image cannot be read.
+    """
+    collator = ContrastiveCollator(processor, model.config.max_text_length)
+    for tower in TOWERS:
+        if reason := reason_against(tower, model, collator, dataset):
+            raise ValueError(f"Features of the {tower} tower cannot be extracted: {reason}.")
+    dtype = resolve_precision(precision, model.device)
+    if num_processes is None or process_index is None:
+        state = process_state()
+        process_index, num_processes = state.process_index, state.num_processes
+    folder = ShardFolder(out)
+    plan = _plan(folder, model, collator, dataset, dtype, num_processes)
+    if (done := folder.read_json(MANIFEST)) is not None:
+        return done
+    extraction = _Extraction(model, collator, folder, dtype, unreadable, num_workers)
+    finished, items = folder.records(), range(process_index, plan["items"], num_processes)
+    undecoded = dataset.cast_column("image", Image(decode=False))
+    # `disable=None` is quiet when piped.
+    with tqdm(
+        desc="Features", unit="pair", disable=None if show_progress and not process_index else True
+    ) as bar:
+        for item in items:
+            if item not in finished:
+                extraction.run_item(item, _rows_of_item(undecoded, item, plan), bar)
+    return folder.finish(plan)
+
+
+def ingredients_of(model: Any, collator: ContrastiveCollator) -> dict[str, dict[str, str]]:
+    """By tower, what its features depend on besides data and precision."""
+    made = {"vision": vision_ingredients(model, collator), "text": text_ingredients(model, collator)}
+    for tower, ingredients in made.items():
+        pooling = getattr(model.config, f"{tower}_pooling")
+        ingredients["weights"] = tower_digest(getattr(model, f"{tower}_model"), pooling)
+    return made
+
+
+def _plan(
+    folder: ShardFolder,
+    model: Any,
+    collator: ContrastiveCollator,
+    dataset: IterableDataset,
+    dtype: torch.dtype,
+    num_processes: int,
+) -> dict[str, Any]:
+    """What was begun in the folder, or what this run begins."""
+    slices = math.ceil(num_processes / dataset.num_shards)
+    plan = {
+        "format": FORMAT,
+        "source_shards": dataset.num_shards,
+        "slices": slices,
+        "items": dataset.num_shards * slices,
+        "dtype": DTYPES[dtype],
+        "widths": {tower: feature_width(model, tower) for tower in TOWERS},
+        "ingredients": ingredients_of(model, collator),
+    }
+    begun = folder.read_json(PLAN)
+    if begun is None:
+        folder.write_json(PLAN, plan)
+        return plan
+    for name in ("format", "source_shards", "dtype", "ingredients"):
+        if begun[name] != plan[name]:
+            raise ValueError(
+                f"{folder.address} was begun with other {name.replace('_', ' ')} than now asked for: "
+                "extract to a new place, or delete it."
+            )
+    return begun  # with its slices, whatever the number of processes now
+
+
+def _rows_of_item(dataset: IterableDataset, item: int, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    shard, place = divmod(item, plan["slices"])
+    rows = dataset.shard(plan["source_shards"], shard)
+    return iter(split_dataset_by_node(rows, place, plan["slices"]) if plan["slices"] > 1 else rows)
+
+
+class _Extraction:
+    """The two passes of one process, and the rows on their way into a shard."""
+
+    def __init__(
+        self,
+        model: Any,
+        collator: ContrastiveCollator,
+        folder: ShardFolder,
+        dtype: torch.dtype,
+        unreadable: str,
+        num_workers: int,
+    ) -> None:
+        self.folder, self.collator, self.unreadable, self.dtype = folder, collator, unreadable, dtype
+        device = model.device
+        self.passes = {tower: TowerPass(model, tower, dtype, device) for tower in TOWERS}
+        self.device, on_cpu = device, computes_in_workers(device)
+        self.sizes = CPU_BATCH if on_cpu else ACCELERATOR_BATCH
+        self.run_in_workers = on_cpu
+        self.workers = worker_count(device, num_workers, pixel_batch_bytes(model))
+
+    def run_item(self, item: int, rows: Iterator[dict[str, Any]], bar: tqdm) -> None:
+        """Compute an item's shards, then its record."""
+        waiting: dict[int, dict[str, Any]] = {}  # ids and captions, by row
+
+        def batches() -> Iterator[list[tuple[int, Any]]]:
+            for batch in batched(enumerate(rows), self.sizes["vision"]):
+                waiting.update({n: {"id": row["image_id"], "captions": row["captions"]} for n, row in batch})
+                yield [(number, row["image"]) for number, row in batch]
+
+        shards: list[dict[str, Any]] = []
+        problems: list[str] = []
+        kept: list[int] = []
+        features: list[torch.Tensor] = []
+        for batch in self._batches("vision", RowImages(self.collator.processor), batches()):
+            problems += [f"{error.name} ({error.reason})" for error in batch.unreadable.values()]
+            if problems and self.unreadable == "error":
+                raise unreadable_error(problems)
+            if batch.inputs:
+                features.append(outputs_of(batch, self.passes["vision"]).cpu())
+                kept += [batch.numbers[place] for place in batch.readable]
+            bar.update(len(batch.numbers))
+            if len(kept) >= SHARD_ROWS:
+                shards.append(self._write(item, len(shards), features, [waiting[n] for n in kept]))
+                for number in [n for n in waiting if n <= batch.numbers[-1]]:
+                    del waiting[number]
+                kept, features = [], []
+        if kept:
+            shards.append(self._write(item, len(shards), features, [waiting[n] for n in kept]))
+        record = {"shards": shards, "unreadable": len(problems), "examples": problems[:20]}
+        self.folder.write_json(f"{WORK}/{item:05d}.json", record)
+
+    def _write(
+        self, item: int, part: int, features: list[torch.Tensor], rows: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        counts = [len(row["captions"]) for row in rows]
+        shard = Shard(
+            image_features=torch.cat(features),
+            text_features=self._texts([text for row in rows for text in row["captions"]]),
+            first=torch.tensor([0, *counts]).cumsum(0),
+            image_ids=torch.tensor([_id_number(str(row["id"])) for row in rows]),
+        )
+        name = f"{item:05d}-{part:04d}.safetensors"
+        self.folder.write_shard(name, shard)
+        by_count = {str(count): rows for count, rows in sorted(Counter(counts).items())}
+        return {"name": name, "rows": len(rows), "captions": sum(counts), "rows_by_captions": by_count}
+
+    def _texts(self, texts: list[str]) -> torch.Tensor:
+        """(texts, width); equal texts once, and those of nearly equal length together."""
+        distinct = sorted(set(texts), key=lambda text: (len(text), text))
+        place = {text: number for number, text in enumerate(distinct)}
+        load = TextInputs(self.collator.processor, distinct, self.collator.max_text_length)
+        batches = list(batched(range(len(distinct)), self.sizes["text"]))
+        found = [
+            outputs_of(batch, self.passes["text"]).cpu() for batch in self._batches("text", load, batches)
+        ]
+        return torch.cat(found)[[place[text] for text in texts]]
+
+    def _batches(self, tower: str, load: Any, batches: Any) -> Iterator[Any]:
+        return load_batches(
+            load,
+            batches,
+            device=self.device,
+            num_workers=self.workers,
+            run=self.passes[tower] if self.run_in_workers else None,
+        )
+
+
+def _id_number(image_id: str) -> int:
+    """63 bits of the id's hash: among a billion images two collide once in twenty times."""
+    return xxhash.xxh3_64_intdigest(image_id.encode()) >> 1
