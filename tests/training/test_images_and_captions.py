@@ -130,3 +130,20 @@ def test_the_bank_holds_training_embeddings_alone(tmp_path):
     assert (nearest > 0.999).all()
     without = make_trainer(tmp_path / "none", hubness_bank_size=0, **IMAGES)
     assert "eval_csls_rsum" not in without.evaluate()
+
+
+def test_a_closed_form_model_in_onnx_and_the_pipeline(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from hf_customclip.export import export_onnx
+
+    model = tiny_model(standardize_features=True, vision_feature_layers="auto", text_feature_layers="auto")
+    trainer = make_trainer(tmp_path / "model", model, method="closed_form", **IMAGES)
+    trainer.train()
+    trainer.save_model()
+    # The export compares both graphs with the model itself.
+    differences = export_onnx(trainer.model, trainer.processing_class, tmp_path / "onnx")
+    assert max(differences.values()) < 1e-4
+    answer = tr.pipeline("zero-shot-image-classification", model=str(tmp_path / "model"))(
+        tiny_dataset(1)[0]["image"], candidate_labels=["a red square", "a blue circle"]
+    )
+    assert sum(guess["score"] for guess in answer) == pytest.approx(1)

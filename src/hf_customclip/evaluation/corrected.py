@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from ..inference.hubness import HubnessBank, append_bias, append_one
-from .retrieval import retrieval_metrics
+from .reports import WAYS
+from .retrieval import RECALL_AT, retrieval_metrics
 
 PREFIX = "csls_"
 
@@ -32,3 +35,12 @@ def corrected_retrieval_metrics(
     }
     metrics["rsum"] = 100 * sum(metrics.values())
     return {f"{PREFIX}{name}": value for name, value in metrics.items()}
+
+
+def format_corrected(metrics: Mapping[str, float]) -> str:
+    """The corrected recalls in three lines for the terminal, to stand below the raw ones."""
+    lines = ["corrected for hubs by the model's bank of training embeddings (CSLS):"]
+    for way, label in WAYS.items():
+        recalls = [f"R@{k} {metrics[f'{PREFIX}{way}_recall@{k}']:.3f}" for k in RECALL_AT]
+        lines.append(f"{label}: {', '.join(recalls)}")
+    return "\n".join([*lines, f"rsum {metrics[f'{PREFIX}rsum']:.1f} of 600"])

@@ -312,7 +312,8 @@ class CustomClipTrainer(Trainer):
         languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
         metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
         if (bank := self._hubness_bank()) is not None:
-            metrics |= corrected_retrieval_metrics(*everyone, bank=bank)
+            images, texts, image_ids, text_image_ids = everyone
+            metrics |= corrected_retrieval_metrics(images, texts, image_ids, text_image_ids, bank)
         predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
         return EvalLoopOutput(
             predictions=predictions,
