@@ -20,7 +20,7 @@ from hf_customclip.cli import main
 
 
 def write_tars(folder: Path, rows: int, tars: int) -> None:
-    """WebDataset: all images of a tar before all its texts."""
+    """WebDataset, with captions in JSON members."""
     folder.mkdir()
     data = tiny_dataset(rows)
     for tar in range(tars):
