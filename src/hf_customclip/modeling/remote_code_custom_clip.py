@@ -86,12 +86,12 @@ def with_remote_towers(config_class: Any, name_or_path: Any, options: dict[str, 
     resolve_trust_remote_code(options.get("trust_remote_code"), str(name_or_path), False, True)
     for tower in towers:
         settings = getattr(config, f"{tower}_config").settings
-        own_config, own_model = (
-            get_class_from_dynamic_module(settings["auto_map"][auto], name_or_path, **hub)
+        own: dict[str, Any] = {
+            auto: get_class_from_dynamic_module(settings["auto_map"][auto], name_or_path, **hub)
             for auto in ("AutoConfig", "AutoModel")
-        )
-        AutoModel.register(own_config, own_model, exist_ok=True)
-        setattr(config, f"{tower}_config", own_config.from_dict(dict(settings)))
+        }
+        AutoModel.register(own["AutoConfig"], own["AutoModel"], exist_ok=True)
+        setattr(config, f"{tower}_config", own["AutoConfig"].from_dict(dict(settings)))
     return {**options, "config": config}
 
 

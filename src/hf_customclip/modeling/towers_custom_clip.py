@@ -70,12 +70,11 @@ def _load_tower(
             f"{kind}_weights={weights!r} names torchvision weights, but {str(name)!r} is no torchvision net"
         )
     config = tower_config(name, kind, **kwargs)
+    chosen: Any = tower_class(config, **kwargs)
     if weights is None:
-        tower = tower_class(config, **kwargs)._from_config(config)
+        tower = chosen._from_config(config)
     else:
-        tower, info = tower_class(config, **kwargs).from_pretrained(
-            name, config=config, output_loading_info=True, **kwargs
-        )
+        tower, info = chosen.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
         tower.missing_keys = sorted(info["missing_keys"])
     wanted = {"vision": "pixel_values", "text": "input_ids"}[kind]
     if tower.main_input_name != wanted:
