@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import EvalLoopOutput, seed_worker
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, seed_worker
 
 from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
@@ -29,8 +29,9 @@ from .contrastive_step import ContrastiveStep
 from .distributed import gather_rows, row_counts
 from .finite import check_gradient_norm
 from .head_init import start_heads_at_cca
-from .layer_rates import rate_factors, split_by_rate
+from .refused import refuse_ignored_parameters
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
+from .trained_weights import hold_trained_in_float32, rate_factors, split_by_rate
 from .training_args import CustomClipTrainingArguments
 
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
@@ -60,6 +61,7 @@ class CustomClipTrainer(Trainer):
         image_transform: Callable[[Any], Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_ignored_parameters(kwargs)
         args = args or CustomClipTrainingArguments()
         self.checkpoints, self.publisher, self.step = (
             Checkpoints(self),
@@ -67,7 +69,7 @@ class CustomClipTrainer(Trainer):
             ContrastiveStep(self),
         )
         super().__init__(
-            model=model,
+            model=_compiled_in_place(model),
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -106,6 +108,7 @@ class CustomClipTrainer(Trainer):
         checkpoint = self.checkpoints.find(resume_from_checkpoint)
         self.checkpoints.discard_unfinished()
         self.publisher.begin()
+        hold_trained_in_float32(self.model)
         if checkpoint is None:
             self._start_heads()
         output = super().train(checkpoint, *args, **kwargs)
@@ -253,7 +256,11 @@ class CustomClipTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Embed every image and caption once, then rank; `predictions` are the image and text embeddings."""
+        """Embed every image and caption once, then rank.
+
+        `predictions`, here and for `compute_metrics`, are the image and text embeddings, `label_ids` the image
+        that each row of them belongs to.
+        """
         self.model.eval()
         self.callback_handler.eval_dataloader = dataloader
         parts: dict[str, list[torch.Tensor]] = {}
@@ -265,10 +272,13 @@ class CustomClipTrainer(Trainer):
         everyone: Any = [gather_rows(rows, row_counts(rows)) for rows in own]
         languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
         metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
-        predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
+        image_embeds, text_embeds, *ids = (rows.cpu().numpy() for rows in everyone)
+        predictions: Any = (image_embeds, text_embeds)
+        if self.compute_metrics is not None:
+            metrics |= self.compute_metrics(EvalPrediction(predictions, tuple(ids)))
         return EvalLoopOutput(
             predictions=predictions,
-            label_ids=None,
+            label_ids=tuple(ids),
             metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
             num_samples=len(everyone[0]),
         )
@@ -362,3 +372,12 @@ class CustomClipTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         self.publisher.push_checkpoint(checkpoint_folder)
+
+
+def _compiled_in_place(model: Any) -> Any:
+    """The model itself in place of what `torch.compile(model)` has put around it, which renames its weights."""
+    original = getattr(model, "_orig_mod", None)
+    if original is None:
+        return model
+    original._compiled_call_impl = model.dynamo_ctx(original._call_impl)  # as `Module.compile` does
+    return original
