@@ -183,6 +183,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         text_features: torch.Tensor | None = None,
         image_ids: torch.Tensor | None = None,
         text_image_ids: torch.Tensor | None = None,
+        group_ids: torch.Tensor | None = None,
+        caption_ids: torch.Tensor | None = None,
         return_loss: bool | None = None,
         position_ids: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
@@ -199,6 +201,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             image_features: (images, vision_embed_dim), the image tower's feature (`pool_image`).
             image_ids: (images,) integers; pairs with equal ids are never each other's negatives (`config.same_image`).
             text_image_ids: (texts,) the image of each text, where images have several texts; see `contrastive_loss`.
+            group_ids: (images,) integers; images of one group are never each other's negatives either.
+            caption_ids: (texts,) integers, the same for equal captions, which are right for each other's images.
             return_loss: also compute the loss; without `text_image_ids` image i and text i are then a pair.
 
         Raises:
@@ -232,8 +236,9 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             logits = image_embeds @ text_embeds.T * scale + (
                 self.logit_bias if self.config.loss_type == "sigmoid" else 0
             )
+        ids = {"group_ids": group_ids, "caption_ids": caption_ids}
         return CustomClipOutput(
-            loss=self.contrastive_loss(image_embeds, text_embeds, scale, image_ids, text_image_ids)
+            loss=self.contrastive_loss(image_embeds, text_embeds, scale, image_ids, text_image_ids, **ids)
             if return_loss
             else None,
             logits_per_image=logits,
