@@ -337,9 +337,9 @@ class CustomClipTrainer(Trainer):
         images = self._training_data(of_images=True)
         if not isinstance(images, ImageCaptionsDataset) or not images.is_cached:
             return None
-        return hubness_bank(
-            self.accelerator.unwrap_model(self.model), images, self.args.hubness_bank_size, self.args.seed
-        )
+        model = self.accelerator.unwrap_model(self.model)
+        size, seed, captions = self.args.hubness_bank_size, self.args.seed, self.args.captions_per_image
+        return hubness_bank(model, images, size, seed, captions)
 
     @torch.no_grad()
     def _eval_loss(
