@@ -46,9 +46,9 @@ def test_channels_last_maps(tmp_path):
 
 
 def test_refused(tmp_path):
-    with pytest.raises(ValueError, match="4 channels.*RGB"):
+    with pytest.raises(ValueError, match=r"4 channels.*RGB"):
         join(tmp_path, tr.ViTConfig(**SIZES, image_size=32, patch_size=8, num_channels=4))
-    with pytest.raises(ValueError, match="max_text_length=65 .* 64 tokens"):
+    with pytest.raises(ValueError, match=r"max_text_length=65 .* 64 tokens"):
         join(tmp_path, max_text_length=65)
 
 
