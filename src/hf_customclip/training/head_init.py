@@ -54,7 +54,7 @@ def standardize_features(image_head: Head, text_head: Head, batches: Iterable[Fe
     for head, (mean, deviation) in zip((image_head, text_head), _statistics(batches), strict=True):
         if head.input.standardize:
             head.input.mean.copy_(mean)
-            constant = deviation < SMALLEST_DEVIATION * deviation.max()
+            constant = deviation <= SMALLEST_DEVIATION * deviation.max()
             head.input.scale.copy_(torch.where(constant, 1.0, 1 / deviation))
 
 
@@ -144,7 +144,9 @@ def _canonical_maps(
 
 def _cholesky(covariance: torch.Tensor, ridge: float) -> torch.Tensor:
     width = len(covariance)
-    return torch.linalg.cholesky(covariance + ridge * covariance.trace() / width * torch.eye(width).double())
+    # Of features that never vary, as a single image's, there is nothing to tell apart, but no error either.
+    variance = max(float(covariance.trace()) / width, SMALLEST_DEVIATION**2)
+    return torch.linalg.cholesky(covariance + ridge * variance * torch.eye(width).double())
 
 
 def _strongest_directions(

@@ -132,6 +132,13 @@ class CustomClipTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Folder of the cached features; by default in the user's cache folder."},
     )
+    feature_shards: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where `hf-customclip features extract` has put features (a folder or fsspec address) to train "
+            "on in place of the data's train split."
+        },
+    )
     feature_precision: str = field(
         default="auto",
         metadata={
