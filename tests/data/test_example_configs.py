@@ -88,7 +88,8 @@ def test_config_trains(config, lay_out, towers, tmp_path, monkeypatch):
     metrics = run_training(quick(config, paths, towers, tmp_path / "out"))
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert results["eval_i2t_recall@10"] == metrics["eval_i2t_recall@10"]
-    assert results["train_loss"] > 0
+    # On so few images heads from CCA may leave nothing to lose.
+    assert 0 <= results["train_loss"] < 20
     assert (tmp_path / "out" / "model.safetensors").is_file()
     assert (tmp_path / "out" / "modules.json").is_file()  # sentence-transformers'
 

@@ -152,7 +152,9 @@ def _canonical_maps(
 
 def _cholesky(covariance: torch.Tensor, ridge: float) -> torch.Tensor:
     width = len(covariance)
-    return torch.linalg.cholesky(covariance + ridge * covariance.trace() / width * torch.eye(width).double())
+    # Of features that never vary, as a single image's, there is nothing to tell apart, but no error either.
+    variance = max(float(covariance.trace()) / width, SMALLEST_DEVIATION**2)
+    return torch.linalg.cholesky(covariance + ridge * variance * torch.eye(width).double())
 
 
 def _strongest_directions(
