@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
+from hf_customclip.search.rows import Rows, rows_table
 
 from hf_customclip.inference.load_model import load_model
 from hf_customclip.search import ImageIndex, files
 from hf_customclip.search.encoder import Encoder, ModelName
-from hf_customclip.search.rows import Rows, rows_table
 from hf_customclip.search.sources import own_schema
 
 WIDTH, CLUSTERS, DIRECTIONS, QUERIES = 512, 5000, 24, 500

@@ -8,6 +8,8 @@ from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments
 def make_trainer(folder, model=None, rows=24, **arguments):
     defaults = {
         "per_device_train_batch_size": 16,
+        "batch_of": "pairs",
+        "captions_per_image": 2,
         "num_train_epochs": 2,
         "logging_steps": 1,
         "report_to": "none",

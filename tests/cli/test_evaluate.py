@@ -144,3 +144,23 @@ def test_by_language_is_each_language_alone(run, printed, saved_model):
     assert code == 0 and [line.split()[0] for line in out.splitlines()[2:4]] == ["de", "zh"]
     code, _, err = run(["evaluate", saved_model, SAMPLE, "--by-language", "--languages", "de"])
     assert code == 1 and "--by-language needs columns" in err
+
+
+def test_corrected_numbers_stand_beside_the_raw_ones(saved_model, brute, run, tmp_path):
+    """With a bank in the model's folder: raw numbers stay, corrected ones come under a name of their own."""
+    import shutil
+
+    from hf_customclip.inference.hubness import HubnessBank
+
+    shutil.copytree(saved_model, tmp_path / "model")
+    raw = json.loads(run(["evaluate", str(tmp_path / "model"), str(SAMPLE), "--json"])[1])
+    assert not any("csls" in name for name in raw)
+    width = brute[0].shape[1]
+    embeds = torch.nn.functional.normalize(torch.randn(2, 20, width), dim=-1)
+    HubnessBank(*embeds).save(tmp_path / "model")
+    code, out, err = run(["evaluate", str(tmp_path / "model"), str(SAMPLE), "--json"])
+    assert code == 0, err
+    corrected = json.loads(out)
+    assert corrected["eval_rsum"] == raw["eval_rsum"]
+    assert 0 <= corrected["eval_csls_t2i_recall@10"] <= 1
+    assert "corrected for hubs" in run(["evaluate", str(tmp_path / "model"), str(SAMPLE)])[1]

@@ -1,9 +1,9 @@
-"""Vectors and rows for tests of search, without any model."""
+"""Vectors and tables for tests of search, without any model."""
 
 import numpy as np
 import pyarrow as pa
 
-from hf_customclip.search.rows import Rows, rows_table
+from hf_customclip.search.table import ModelName, VectorTable, with_vectors
 
 
 def unit_vectors(count, width=16, seed=0):
@@ -12,15 +12,15 @@ def unit_vectors(count, width=16, seed=0):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-def table_of(ids, vectors, **metadata):
-    """Rows as an index holds them."""
+def rows_of(ids, vectors, **metadata):
+    """Rows as a table takes them."""
     ids = [str(name) for name in ids]
     columns = {"id": ids, "path": pa.nulls(len(ids), pa.string()), "state": ids, **metadata}
-    return rows_table(pa.table(columns), np.asarray(vectors))
+    return with_vectors(pa.table(columns), np.asarray(vectors))
 
 
-def rows_of(ids, vectors, **metadata):
-    return Rows(table_of(ids, vectors, **metadata))
+def empty_table(directory=None, width=16, bias=False):
+    return VectorTable.open_or_create(directory, ModelName("some/model", "0" * 32, width), bias=bias)
 
 
 def brute_force(vectors, query, k, allowed=None):

@@ -36,7 +36,9 @@ def run_cached(model, inputs, chunks):
     loss = cached_backward(
         model,
         split_batch(inputs, chunks),
-        lambda images, texts, ids: model.contrastive_loss(images, texts, model.inverse_temperature(), ids),
+        lambda images, texts: model.contrastive_loss(
+            images, texts, model.inverse_temperature(), inputs["image_ids"], inputs.get("text_image_ids")
+        ),
         temperature=temperature(model),
         backward=torch.Tensor.backward,
     )
@@ -139,3 +141,18 @@ def test_a_run_ends_where_the_plain_run_does(tmp_path, accumulation):
 def test_a_chunk_has_a_pair_at_least(tmp_path):
     with pytest.raises(ValueError, match="gradient_cache_chunk_size must be at least 1 or null, got 0"):
         make_trainer(tmp_path, gradient_cache_chunk_size=0)
+
+
+@pytest.mark.parametrize("loss_type", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("chunks", [2, 3])
+def test_images_with_several_captions_each(loss_type, chunks):
+    """Chunks hold captions of other chunks' images, which only the whole batch's loss compares."""
+    model = tiny_model(loss_type=loss_type, projection_dropout=0.0).eval()
+    features = {"image_features": torch.randn(4, 32), "text_features": torch.randn(9, 32)}
+    ids = {"image_ids": torch.arange(4), "text_image_ids": torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 3])}
+    inputs = {**features, **ids}
+    model.zero_grad()
+    loss = model(**inputs, return_loss=True).loss
+    loss.backward()
+    whole = loss.item(), gradients(model)
+    assert_same(run_cached(model, inputs, chunks), whole)

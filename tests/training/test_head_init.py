@@ -9,7 +9,7 @@ from tiny import tiny_model
 from tiny_training import make_trainer
 
 from hf_customclip.modeling.heads_custom_clip import build_projection
-from hf_customclip.training.head_init import RIDGE, start_heads_at_cca
+from hf_customclip.training.head_init import RIDGE, FeatureBatch, start_heads_at_cca
 
 
 def shared_signal(rows=400, seed=0):
@@ -22,7 +22,7 @@ def shared_signal(rows=400, seed=0):
 
 
 def numpy_similarities(x, y):
-    """Ridge CCA by an eigenvalue problem, in another way than the package's: sum of rho * a * b."""
+    """Ridge CCA by an eigenvalue problem, in another way than the package's: sum of rho² * a * b."""
     x, y = x - x.mean(0), y - y.mean(0)
     xx, yy, xy = x.T @ x / len(x), y.T @ y / len(y), x.T @ y / len(x)
     xx, yy = (c + RIDGE * np.eye(len(c)) * np.trace(c) / len(c) for c in (xx, yy))
@@ -30,7 +30,7 @@ def numpy_similarities(x, y):
     b = b.real / np.sqrt(np.einsum("ij,ik,kj->j", b.real, yy, b.real))
     rho = np.sqrt(np.clip(values.real, 1e-18, None))
     a = np.linalg.solve(xx, xy) @ b / rho
-    left, right = (x @ a) * np.sqrt(rho), (y @ b) * np.sqrt(rho)
+    left, right = (x @ a) * rho, (y @ b) * rho
     return (left / np.linalg.norm(left, axis=1, keepdims=True)) @ (
         right / np.linalg.norm(right, axis=1, keepdims=True)
     ).T
@@ -45,7 +45,8 @@ def test_as_numpy_computes_it(kind):
         features -= np.outer(features @ mean / (mean @ mean) - 1, mean)
     heads = [build_projection(kind, width, 16, 0.0).eval() for width in (12, 10)]
     tensors = [torch.from_numpy(features).float() for features in (x, y)]
-    start_heads_at_cca(*heads, [(tensors[0][:250], tensors[1][:250]), (tensors[0][250:], tensors[1][250:])])
+    parts = [[part[rows] for part in tensors] for rows in (slice(250), slice(250, None))]
+    start_heads_at_cca(*heads, [FeatureBatch(x, y, torch.arange(len(x))) for x, y in parts])
     with torch.no_grad():
         embeds = [
             torch.nn.functional.normalize(head(t), dim=-1) for head, t in zip(heads, tensors, strict=True)
@@ -73,5 +74,5 @@ def test_without_cached_features_it_says_so(tmp_path):
     model.unfreeze("text")
     with pytest.raises(ValueError, match="head_init='cca' is computed on the cached features of both towers"):
         make_trainer(tmp_path, model, head_init="cca").train()
-    with pytest.raises(ValueError, match="head_init must be one of 'cca', got 'pca'"):
+    with pytest.raises(ValueError, match="head_init must be one of 'auto', 'cca', got 'pca'"):
         make_trainer(tmp_path, head_init="pca")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -18,6 +19,7 @@ from . import (
     features,
     index,
     info,
+    init,
     moderate,
     push,
     search,
@@ -28,10 +30,10 @@ app = typer.Typer(
     name="hf-customclip",
     help="Train, measure, publish and use custom CLIP models: any image tower, any text tower.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # it takes the brackets of hf-customclip[demo] for markup
 )
+app.command("init", help=init.HELP)(init.init)
 app.command("train", help=train.HELP)(train.train)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("compare", help=evaluate.COMPARE_HELP)(evaluate.compare)
@@ -47,6 +49,23 @@ app.command("push", help=push.HELP)(push.push)
 app.command("demo", help=demo.HELP)(demo.demo)
 app.command("info", help=info.HELP)(info.info)
 app.command("export", help=export.HELP)(export.export)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"hf-customclip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

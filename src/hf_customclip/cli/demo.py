@@ -34,11 +34,11 @@ def demo(
 ) -> None:
     """Load what the page needs and serve it until Ctrl-C."""
     from ..moderation.policy import Policy
-    from ..search.manifest import read_manifest
+    from ..search.table import check_index
 
     checked_policy = None if policy is None else Policy.from_file(policy)
     if index is not None:
-        read_manifest(index)
+        check_index(index)
     if space is not None:
         from ..demo.space import write_space
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .options import BatchSize, ChangesAsJson, Images, IsDataset, Model, Split, Workers
 
-HELP = """Turn images into vectors, as a Parquet file or straight into PostgreSQL with pgvector.
+HELP = """Turn images into vectors, as a Parquet file, which every vector database imports.
 
 \b
     hf-customclip embed outputs/sample pics/ vectors.parquet
-    hf-customclip embed outputs/sample pics/ postgresql://me@host/shop --table images
     hf-customclip embed outputs/sample flickr30k/ vectors.parquet --dataset --split test
 
 Run it again, and only what is new or has changed is embedded; what is gone is
@@ -29,27 +29,21 @@ An image that cannot be read is named with the reason, and the exit code is then
 def embed(
     model: Model,
     images: Images,
-    output: Annotated[str, typer.Argument(help="A .parquet file, or postgresql://user@host/database.")],
-    table: Annotated[str, typer.Option(help="The table in PostgreSQL.")] = "images",
+    output: Annotated[Path, typer.Argument(help="A .parquet file.")],
     dataset: IsDataset = False,
     split: Split = "all",
     batch_size: BatchSize = 64,
     workers: Workers = 0,
     as_json: ChangesAsJson = False,
 ) -> None:
-    """Embed what the file or table lacks, and write."""
-    to_database = output.startswith(("postgresql://", "postgres://"))
-    if not to_database and not output.endswith(".parquet"):
-        raise ValueError(f"{output!r} is neither a .parquet file nor a postgresql:// address.")
+    """Embed what the file lacks, and write."""
+    if output.suffix != ".parquet":
+        raise ValueError(f"{str(output)!r} is no .parquet file.")
     from ..inference.load_model import load_model
-    from ..search import embed_to_parquet, embed_to_postgres
+    from ..search import embed_to_parquet
 
-    source, made = images_of(images, dataset, split), load_model(model)
-    sizes: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers}
-    if to_database:
-        changes = embed_to_postgres(*made, source, output, table=table, **sizes)
-    else:
-        changes = embed_to_parquet(*made, source, output, **sizes)
+    source = images_of(images, dataset, split)
+    changes = embed_to_parquet(*load_model(model), source, output, batch_size=batch_size, num_workers=workers)
     report(changes, as_json)
 
 
@@ -60,7 +54,9 @@ def images_of(images: str, dataset: bool, split: str) -> Any:
     from ..data import load_image_text_dataset
 
     loaded = load_image_text_dataset(images, split=split, keep_columns=True)
-    taken = {"id", "path", "state", "vector"}.intersection(loaded.column_names or [])  # an index has its own
+    taken = {"id", "path", "state", "thumbnail", "vector"}.intersection(
+        loaded.column_names or []
+    )  # an index has its own
     return loaded.remove_columns(list(taken))
 
 
@@ -69,12 +65,12 @@ def report(changes: Any, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from ..search.embedding import processes
+    from ..inference.encode import process_state
 
-    if processes().is_main_process:
+    if process_state().is_main_process:
         print(json.dumps(asdict(changes), indent=2, ensure_ascii=False) if as_json else changes)
         if as_json and changes.unreadable:
             typer.echo(f"Images that could not be read: {len(changes.unreadable)}.", err=True)
     # On several processes an exit code other than 0 would end them all as failed.
-    if changes.unreadable and processes().num_processes == 1:
+    if changes.unreadable and process_state().num_processes == 1:
         raise typer.Exit(1)

@@ -207,6 +207,8 @@ def _retrieval(
         retrieval_chance,
         retrieval_eval_results,
     )
+    from ..evaluation.corrected import corrected_retrieval_metrics, format_corrected
+    from ..inference.hubness import HubnessBank
 
     dataset = held_out.dataset
     embedded, (ranks, shared) = _embed(model, held_out, batch_size)
@@ -223,6 +225,11 @@ def _retrieval(
         "captions": len(ranks.texts),
     }
     metrics |= {"trained_on_images": held_out.trained, "near_trained_images": held_out.alike}
+    if (bank := HubnessBank.load(model)) is not None:
+        ids = embedded.image_ids, embedded.text_image_ids
+        corrected = corrected_retrieval_metrics(embedded.image_embeds, embedded.text_embeds, *ids, bank)
+        metrics |= corrected
+        table += f"\n\n{format_corrected(corrected)}"
     if shared_captions:
         metrics["shared_captions"] = shared.metrics()
         table += "\n\nequal captions and images of a group are right for each other:\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,11 +29,16 @@ An image that cannot be read is named with the reason, and the exit code is then
 def index(
     model: Model,
     images: Images,
-    directory: Annotated[Path, typer.Argument(help="Where the index is kept.")],
+    directory: Annotated[
+        str, typer.Argument(help="Where the index is kept: a folder, or s3://bucket/index.")
+    ],
     dataset: IsDataset = False,
     split: Split = "all",
     batch_size: BatchSize = 64,
     workers: Workers = 0,
+    compression: Annotated[
+        str, typer.Option(help="Of vectors above 50,000 images: int8, binary (smaller) or none.")
+    ] = "int8",
     as_json: ChangesAsJson = False,
 ) -> None:
     """Make an index, or bring one up to date."""
@@ -43,6 +47,11 @@ def index(
 
     source = images_of(images, dataset, split)
     made = ImageIndex.build(
-        *load_model(model), source, directory=directory, batch_size=batch_size, num_workers=workers
+        *load_model(model),
+        source,
+        directory=directory,
+        batch_size=batch_size,
+        num_workers=workers,
+        compression=compression,
     )
     report(made.changes, as_json)

@@ -27,7 +27,7 @@ CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*")
 
 
 def search(
-    directory: Annotated[Path, typer.Argument(help="What `hf-customclip index` made.")],
+    directory: Annotated[str, typer.Argument(help="What `hf-customclip index` made.")],
     words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     image: Annotated[Path | None, typer.Option(help="What to look for, as an image.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 10,
@@ -49,16 +49,16 @@ def search(
     """Load the index, embed the query, print."""
     if words is None and image is None:
         raise ValueError("Say what to look for: words, --image FILE, or both.")
-    from ..search.manifest import read_manifest
+    from ..search.table import check_index
 
     # Seconds of imports only where there is an index and a query.
-    read_manifest(directory)
+    check_index(directory)
     query: Any = words if image is None else _opened(image) if words is None else (words, _opened(image))
     from ..inference.load_model import load_model
     from ..search import ImageIndex
 
     index = ImageIndex.load(directory, *(load_model(model) if model else ()))
-    found = index.search(query, k, filter=expression(conditions, index.rows.table.schema), exact=exact)
+    found = index.search(query, k, filter=sql_of(conditions, index.schema), exact=exact)
     if as_json:
         print(json.dumps([asdict(result) for result in found], indent=2, ensure_ascii=False, default=str))
     else:
@@ -67,7 +67,7 @@ def search(
     if plot is not None:
         from ..search.figures import plot_results
 
-        typer.echo(f"wrote {plot_results(query, found, plot)}", err=True)
+        typer.echo(f"wrote {plot_results(index, query, found, plot)}", err=True)
 
 
 def _opened(file: Path) -> Any:
@@ -79,14 +79,15 @@ def _opened(file: Path) -> Any:
     return images[0]
 
 
-def expression(conditions: list[str] | None, schema: Any) -> Any:
-    """Conditions as one expression, their values in the columns' types; None for none.
+def sql_of(conditions: list[str] | None, schema: Any) -> str | None:
+    """Conditions as SQL, their values in the columns' types; None for none.
 
     Raises:
         ValueError: a condition cannot be understood, names no column, or has a value of another type.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from ..search.filters import check_column, sql_condition
 
     parts = []
     for condition in conditions or []:
@@ -94,15 +95,12 @@ def expression(conditions: list[str] | None, schema: Any) -> Any:
         if match is None:
             raise ValueError(f"{condition!r} is no condition: write column=value, or !=, <, <=, >, >=.")
         column, sign, text = match.groups()
-        if column not in schema.names or column == "vector":
-            names = ", ".join(name for name in schema.names if name not in ("vector", "state"))
-            raise ValueError(f"There is no column {column!r} to filter by, only {names}.")
+        check_column(column, schema)
         kind = schema.field(column).type
         texts = text.split(",") if sign in ("=", "!=") else [text]
         try:
             values = pa.array(texts).cast(kind).to_pylist()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise ValueError(f"The column {column!r} holds {kind}, and {text!r} is none.") from None
-        several = {"=": "in", "!=": "not in"}.get(sign)
-        parts.append((column, several or sign, values if several else values[0]))
-    return pq.filters_to_expression(parts) if parts else None
+        parts.append(sql_condition(column, sign, values))
+    return " AND ".join(parts) or None

@@ -27,7 +27,8 @@ class ContrastiveCollator:
         image_ids = torch.tensor([example["image_id"] for example in examples])
         batch = {"image_ids": image_ids, **self._images(examples), **self._texts(examples)}
         counts = [len(e["captions"] if "captions" in e else e["text_features"]) for e in examples]
-        if any(count != 1 for count in counts):
+        # Said by those that may have several, as one process's images might all have one.
+        if "text_image_ids" in examples[0] or any(count != 1 for count in counts):
             batch["text_image_ids"] = image_ids.repeat_interleave(torch.tensor(counts))
         return batch
 

@@ -11,9 +11,9 @@ import torch
 from datasets import Dataset, Image, IterableDataset
 
 from .preparation import open_rgb
-from .sampler import NoDuplicatesBatchSampler
+from .sampler import ImageBatchSampler, ImageItem, NoDuplicatesBatchSampler
 
-FEATURES_AT_ONCE = 8192
+FEATURES_AT_ONCE, IMAGES_AT_ONCE = 8192, 1024
 COLUMNS = ("image", "captions", "image_id")
 
 
@@ -139,13 +139,14 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         else:
             image = open_rgb(self.images[row])
             example["image"] = self.image_transform(image) if self.image_transform else image
+        return example | self._texts(row, captions)
+
+    def _texts(self, row: int, captions: Sequence[int]) -> dict[str, Any]:
         if self.captions is None:
             assert self.text_features is not None
-            example["text_features"] = self.text_features[captions[0] : captions[-1] + 1]
-        else:
-            texts, begin = self.captions[int(row)]["captions"], self.table.first[row]
-            example["captions"] = [texts[caption - begin] for caption in captions]
-        return example
+            return {"text_features": self.text_features[captions[0] : captions[-1] + 1]}
+        texts, begin = self.captions[int(row)]["captions"], self.table.first[row]
+        return {"captions": [texts[caption - begin] for caption in captions]}
 
 
 class PairDataset(_Rows):
@@ -180,6 +181,94 @@ class PairDataset(_Rows):
             batch = self.__getitems__(captions[first : first + FEATURES_AT_ONCE])
             assert isinstance(batch, dict), "features of both towers are not cached"
             yield batch["image_features"], batch["text_features"]
+
+
+class ImageCaptionsDataset(_Rows):
+    """One example for every image that is asked for: a view of it with some of its captions.
+
+    Asked by `ImageBatchSampler`'s items, (view, caption numbers).
+
+    Args:
+        image_views: further views' features, as `image_features`, which are view 0. Without any features a view's
+            number is ignored.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *args: Any,
+        image_views: Sequence[FeatureRows] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dataset, *args, **kwargs)
+        self.image_views = list(image_views)
+
+    def __len__(self) -> int:
+        return len(self.table.names)
+
+    @property
+    def num_views(self) -> int:
+        """How many views each image has."""
+        return 1 + len(self.image_views)
+
+    def __getitem__(self, item: ImageItem) -> dict[str, Any]:
+        view, captions = item
+        rows = self.table.rows_of(captions)
+        example = self._example(int(rows[0]), [captions[0]])
+        if view and self.image_features is not None:
+            example["image_features"] = self.image_views[view - 1][int(rows[0])]
+        # One by one: captions of an image may stand in several rows, and in any order.
+        others = [
+            self._texts(int(row), [caption]) for row, caption in zip(rows[1:], captions[1:], strict=True)
+        ]
+        for other in others:
+            for name, texts in other.items():
+                both = [example[name], texts]
+                example[name] = torch.cat(both) if name == "text_features" else both[0] + both[1]
+        example["text_image_ids"] = [example["image_id"]] * len(captions)
+        return example
+
+    def __getitems__(self, items: list[ImageItem]) -> list[dict[str, Any]] | dict[str, torch.Tensor]:
+        """The examples, or of cached features the whole batch at once."""
+        if self.image_features is None or self.text_features is None:
+            return [self[item] for item in items]
+        captions = np.concatenate([captions for _, captions in items])
+        rows = self.table.rows_of([captions[0] for _, captions in items])
+        ids = torch.from_numpy(self.table.image_ids[rows])
+        counts = torch.tensor([len(captions) for _, captions in items])
+        return {
+            "image_ids": ids,
+            "text_image_ids": ids.repeat_interleave(counts),
+            "image_features": self._images_in_views(rows, np.array([view for view, _ in items])),
+            "text_features": self.text_features[captions],
+        }
+
+    def batch_sampler(self, batch_size: int, **options: Any) -> ImageBatchSampler:
+        """Batches of images; options as those of `ImageBatchSampler`."""
+        images = self.table.captions_of_images()
+        return ImageBatchSampler(images, batch_size, num_views=self.num_views, **options)
+
+    def feature_batches(
+        self, captions_per_image: int | None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Features of images, of their first so many captions, and the image of each caption in the batch."""
+        captions = (of_image[:captions_per_image] for of_image in self.table.captions_of_images())
+        items: list[ImageItem] = [(0, tuple(of_image)) for of_image in captions if of_image]
+        for first in range(0, len(items), IMAGES_AT_ONCE):
+            chosen = items[first : first + IMAGES_AT_ONCE]
+            batch = self.__getitems__(chosen)
+            assert isinstance(batch, dict), "features of both towers are not cached"
+            counts = torch.tensor([len(numbers) for _, numbers in chosen])
+            owners = torch.arange(len(chosen)).repeat_interleave(counts)
+            yield batch["image_features"], batch["text_features"], owners
+
+    def _images_in_views(self, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        assert self.image_features is not None
+        features = self.image_features[rows]
+        for view, others in enumerate(self.image_views, start=1):
+            if len(chosen := np.flatnonzero(views == view)):
+                features[torch.from_numpy(chosen)] = others[rows[chosen]].to(features.device)
+        return features
 
 
 class RetrievalDataset(_Rows):

@@ -1,4 +1,7 @@
-"""Batches in which no image stands twice, so that no caption is its own image's negative."""
+"""Batches in which no image stands twice, so that no caption is its own image's negative.
+
+Of pairs, or of images each with all its chosen captions.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,73 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+
+ImageItem = tuple[int, tuple[int, ...]]
+"""The number of a view of an image, and the numbers of its captions."""
+
+
+class ImageBatchSampler(torch.utils.data.Sampler[list[ImageItem]]):
+    """Shows each image once an epoch with all its chosen captions, in batches of nearly equal size.
+
+    Each process gets its share of every batch.
+
+    Args:
+        captions_of_images: for every image the numbers of its captions; images without any are left out.
+        batch_size: images in a batch of one process, at most.
+        captions_per_image: how many captions of an image an epoch shows; None for all.
+        caption_sampling: "first" ones always the same, or "random" ones anew each epoch.
+        num_views: each image is shown in a view drawn from so many.
+        drop_last: batches of exactly `batch_size`; a random rest of the images is left out of each epoch.
+        seed: with the epoch's number it fixes order, captions and views.
+        process_index, num_processes: whose share this is.
+
+    Raises:
+        ValueError: a number below 1, or no images to fill a batch with on every process.
+    """
+
+    def __init__(
+        self,
+        captions_of_images: Sequence[Sequence[int]],
+        batch_size: int,
+        *,
+        captions_per_image: int | None = None,
+        caption_sampling: str = "first",
+        num_views: int = 1,
+        drop_last: bool = False,
+        seed: int = 0,
+        process_index: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        _check_sizes(batch_size, captions_per_image)
+        self.captions_of_images = [np.asarray(captions) for captions in captions_of_images if len(captions)]
+        self.captions_per_image, self.caption_sampling = captions_per_image, caption_sampling
+        self.num_views, self.seed, self.epoch = num_views, seed, 0
+        self.process_index, self.num_processes = process_index, num_processes
+        count, whole = len(self.captions_of_images), batch_size * num_processes
+        if count < num_processes:
+            raise ValueError(f"{count} images with captions are too few for {num_processes} process(es)")
+        self.num_batches = max(1, count // whole if drop_last else math.ceil(count / whole))
+        self.num_images = min(count, self.num_batches * whole) if drop_last else count
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order is iterated next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[ImageItem]]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        order = generator.permutation(len(self.captions_of_images))[: self.num_images]
+        for batch in np.array_split(order, self.num_batches):
+            # Drawn for the whole batch, so that it is the same however many processes share it.
+            items = [self._item(image, generator) for image in batch]
+            yield items[self.process_index :: self.num_processes]
+
+    def _item(self, image: int, generator: np.random.Generator) -> ImageItem:
+        captions = self.captions_of_images[image]
+        chosen = _chosen(captions, self.captions_per_image, self.caption_sampling, generator)
+        return int(generator.integers(self.num_views)), tuple(chosen.tolist())
 
 
 class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
@@ -40,10 +110,7 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
-        if batch_size < 1 or (captions_per_image is not None and captions_per_image < 1):
-            raise ValueError(
-                f"batch_size={batch_size}, captions_per_image={captions_per_image}: at least 1 is needed"
-            )
+        _check_sizes(batch_size, captions_per_image)
         self.captions_of_images = [np.asarray(captions) for captions in captions_of_images if len(captions)]
         self.batch_size, self.captions_per_image, self.caption_sampling = (
             batch_size,
@@ -53,7 +120,7 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
         self.drop_last, self.seed, self.epoch = drop_last, seed, 0
         self.process_index, self.num_processes = process_index, num_processes
 
-        chosen = [self._count(captions) for captions in self.captions_of_images]
+        chosen = [_count(captions, captions_per_image) for captions in self.captions_of_images]
         total, whole = sum(chosen), batch_size * num_processes
         if total < num_processes:
             raise ValueError(f"{total} image-caption pairs are too few for {num_processes} process(es)")
@@ -73,18 +140,14 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
             share = batch[self.process_index :: self.num_processes]
             yield share[: self.batch_size] if self.drop_last else share
 
-    def _count(self, captions: np.ndarray) -> int:
-        return (
-            len(captions) if self.captions_per_image is None else min(len(captions), self.captions_per_image)
-        )
-
     def _batches(self, generator: np.random.Generator) -> list[list[int]]:
         """Deal every image's captions to different batches, always to the emptiest ones."""
         batches: list[list[int]] = [[] for _ in range(self.num_batches)]
         emptiest: list[int] = []  # batches that this round of dealing has not reached yet, in random order
         for image in generator.permutation(len(self.captions_of_images)):
             dealt: set[int] = set()
-            for caption in self._chosen(self.captions_of_images[image], generator):
+            captions = self.captions_of_images[image]
+            for caption in _chosen(captions, self.captions_per_image, self.caption_sampling, generator):
                 free = next((place for place, batch in enumerate(emptiest) if batch not in dealt), None)
                 if free is None:
                     emptiest += generator.permutation(self.num_batches).tolist()
@@ -94,8 +157,22 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
                 batches[batch].append(int(caption))
         return batches
 
-    def _chosen(self, captions: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        count = self._count(captions)
-        if self.caption_sampling == "random":
-            return generator.choice(captions, count, replace=False)
-        return generator.permutation(captions[:count])
+
+def _check_sizes(batch_size: int, captions_per_image: int | None) -> None:
+    if batch_size < 1 or (captions_per_image is not None and captions_per_image < 1):
+        raise ValueError(
+            f"batch_size={batch_size}, captions_per_image={captions_per_image}: at least 1 is needed"
+        )
+
+
+def _count(captions: np.ndarray, captions_per_image: int | None) -> int:
+    return len(captions) if captions_per_image is None else min(len(captions), captions_per_image)
+
+
+def _chosen(
+    captions: np.ndarray, captions_per_image: int | None, sampling: str, generator: np.random.Generator
+) -> np.ndarray:
+    count = _count(captions, captions_per_image)
+    if sampling == "random":
+        return generator.choice(captions, count, replace=False)
+    return generator.permutation(captions[:count])

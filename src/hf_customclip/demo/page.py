@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
-from ..data.images import UnreadableImageError, decode_image, to_rgb
+from ..data.images import to_rgb
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -138,7 +138,7 @@ def _search_tab(gr: Any, index: ImageIndex, images: Path | None) -> None:
         query: Any = (words, to_rgb(image)) if words and image else words or to_rgb(image)  # type: ignore[arg-type]
         return [
             (
-                _thumbnail(images / found.id if images else found.path),
+                _thumbnail(index, found.id, images),
                 f"{found.score:.3f}  {_stem(found.id)}",
             )
             for found in index.search(query, FOUND)
@@ -212,13 +212,12 @@ def _stem(name: str) -> str:
     return Path(name).stem or name
 
 
-def _thumbnail(file: str | Path | None) -> PIL.Image.Image:
-    """The image, small; a grey one where it cannot be read or has no file."""
-    try:
-        if file is None:
-            raise UnreadableImageError("image", "it has no file")
-        image = to_rgb(decode_image(file))
-    except UnreadableImageError:
+def _thumbnail(index: ImageIndex, name: str, images: Path | None) -> PIL.Image.Image:
+    """An image of the index, small; a grey one where nothing of it is there."""
+    file = images / name if images else None
+    image = PIL.Image.open(file) if file and file.is_file() else index.image(name)
+    if image is None:
         return PIL.Image.new("RGB", THUMBNAIL, "lightgrey")
+    image = to_rgb(image)
     image.thumbnail(THUMBNAIL)
     return image

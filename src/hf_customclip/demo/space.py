@@ -89,14 +89,19 @@ def _copy_index(index: Path, model: str, folder: Path) -> None:
     from ..search import ImageIndex
 
     # With the model, as an index of another one is better refused now than by the Space when it starts.
-    rows = ImageIndex.load(index, *load_model(model)).rows.compacted().table
+    opened = ImageIndex.load(index, *load_model(model))
     shutil.copytree(index, folder / "index")
-    for name, path in zip(rows["id"].to_pylist(), rows["path"].to_pylist(), strict=True):
-        if path is None or not Path(path).is_file():
-            raise ValueError(f"The index's image {name!r} has no file, so the Space could not show it.")
-        target = folder / "images" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    for batch in opened.table.batches(["id", "path", "thumbnail"]):
+        for row in batch.to_pylist():
+            path = Path(row["path"] or "")
+            if path.is_file():
+                target = folder / "images" / row["id"]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, target)
+            elif row["thumbnail"] is None:
+                raise ValueError(
+                    f"The index's image {row['id']!r} has no file, so the Space could not show it."
+                )
 
 
 def _copy_policy(policy: Path, folder: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from ..inference.hubness import HubnessBank, append_bias, append_one
-from .retrieval import retrieval_metrics
+from .reports import WAYS
+from .retrieval import RECALL_AT, retrieval_metrics
 
 PREFIX = "csls_"
 
@@ -13,7 +16,7 @@ PREFIX = "csls_"
 def corrected_retrieval_metrics(
     image_embeds: Tensor, text_embeds: Tensor, image_ids: Tensor, text_image_ids: Tensor, bank: HubnessBank
 ) -> dict[str, float]:
-    """`retrieval_metrics` of cosines minus each candidate's hubness bias, named `csls_t2i_recall@1` and so on.
+    """The recalls and rsum of cosines minus each candidate's hubness bias, named `csls_t2i_recall@1` and so on.
 
     The bank must come from training data: then nothing of the data that are measured enters the correction.
     """
@@ -28,7 +31,16 @@ def corrected_retrieval_metrics(
         name: value
         for direction, both in found.items()
         for name, value in both.items()
-        if name.startswith(direction)
+        if name.startswith(f"{direction}recall@")
     }
-    metrics["rsum"] = 100 * sum(value for name, value in metrics.items() if "recall@" in name)
+    metrics["rsum"] = 100 * sum(metrics.values())
     return {f"{PREFIX}{name}": value for name, value in metrics.items()}
+
+
+def format_corrected(metrics: Mapping[str, float]) -> str:
+    """The corrected recalls in three lines for the terminal, to stand below the raw ones."""
+    lines = ["corrected for hubs by the model's bank of training embeddings (CSLS):"]
+    for way, label in WAYS.items():
+        recalls = [f"R@{k} {metrics[f'{PREFIX}{way}_recall@{k}']:.3f}" for k in RECALL_AT]
+        lines.append(f"{label}: {', '.join(recalls)}")
+    return "\n".join([*lines, f"rsum {metrics[f'{PREFIX}rsum']:.1f} of 600"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from transformers.utils import logging
 
 from ..data.data_collator import ContrastiveCollator
-from ..data.pairs import CaptionTable, PairDataset, RetrievalDataset, check_columns
+from ..data.pairs import CaptionTable, ImageCaptionsDataset, PairDataset, RetrievalDataset, check_columns
 from ..inference.loading import worker_count
 from ..modeling.freezing_custom_clip import TOWERS, is_trained
 from ..modeling.heads_only_custom_clip import tower_digest
@@ -25,6 +25,7 @@ from .keys import has_random_tokens, text_ingredients, vision_ingredients
 from .layout import DTYPES, Layout
 from .store import FeatureStore, Stored, StoreSpec
 from .tower_pass import TowerPass, feature_width, resolve_precision
+from .views import ImagesInView
 
 logger = logging.get_logger(__name__)
 
@@ -41,11 +42,13 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A data set without its unreadable rows, its captions' numbers, and the features by their names."""
+    """A data set without its unreadable rows, its captions' numbers, the features by their names, and those of
+    its images' further views as far as they were asked for."""
 
     dataset: Dataset
     table: CaptionTable
     features: dict[str, CachedRows]
+    views: list[CachedRows] = field(default_factory=list)
 
 
 class FeatureCache:
@@ -105,6 +108,34 @@ class FeatureCache:
         """
         found = self._open(model, dataset, collator, captions_per_image, image_transform)
         return PairDataset(found.dataset, found.table, **found.features, image_transform=image_transform)
+
+    def images_with_captions(
+        self,
+        model: Any,
+        dataset: Dataset,
+        collator: Any,
+        *,
+        captions_per_image: int | None = None,
+        image_transform: Callable[[Any], Any] | None = None,
+        views: int = 1,
+    ) -> ImageCaptionsDataset:
+        """As `pairs`, of images each with several captions.
+
+        Args:
+            views: of each image, where the vision tower's outputs are cached; see `views.py`.
+        """
+        found = self._open(model, dataset, collator, captions_per_image, image_transform)
+        if "image_features" in found.features:
+            for view in range(1 + len(found.views), views):
+                # Of the rows that are left, should some images be unreadable.
+                found.views.append(self._images(model, found.dataset, collator, view)[1])
+        return ImageCaptionsDataset(
+            found.dataset,
+            found.table,
+            **found.features,
+            image_transform=image_transform,
+            image_views=found.views[: views - 1],
+        )
 
     def retrieval_items(self, model: Any, dataset: Dataset, collator: Any) -> RetrievalDataset:
         """Images with all their captions, which evaluation reads; raises as `pairs` does."""
@@ -174,10 +205,15 @@ class FeatureCache:
 
     # ---- The two towers ----
 
-    def _images(self, model: Any, dataset: Dataset, collator: Any) -> tuple[Dataset, CachedRows]:
+    def _images(
+        self, model: Any, dataset: Dataset, collator: Any, view: int = 0
+    ) -> tuple[Dataset, CachedRows]:
         """The data set without the rows whose image cannot be read, and the features of the others."""
         images = distinct_images(dataset, self.folder)
-        stored = self._stored("vision", model, dataset, collator, images, vision_ingredients(model, collator))
+        ingredients = vision_ingredients(model, collator)
+        if view:
+            images, ingredients = ImagesInView.of(images, view), {**ingredients, "view": str(view)}
+        stored = self._stored("vision", model, dataset, collator, images, ingredients)
         rows = stored.order[images.index]
         if stored.unreadable:
             readable = np.flatnonzero(~np.isin(images.index, list(stored.unreadable)))

@@ -1,36 +1,29 @@
-"""An index of images, searched by words, by image or by both.
-
-**Which library, and why.** Up to `EXACT_ROWS` images every vector is compared, exactly, without any
-library. Above that FAISS chooses candidates (`neighbours.py`), and their exact scores order them.
-LanceDB and usearch were measured beside it (benchmarks/search_speed.md). LanceDB keeps files and filters well,
-but a query takes it 10 ms and more. usearch's graph answers fastest, but takes many times as long to build, and
-has no filters in Python, on which removing without rebuilding, several conditions and later rows rest here.
-What FAISS lacks, Arrow gives: rows with metadata in memory-mapped files that are written once, whole, and
-listed by a manifest that is replaced last (`files.py`), so a kill leaves the index as it was.
-"""
+"""An index of images, searched by words, by image or by both. Importing this needs no torch."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, overload
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import PIL.Image
+import pyarrow as pa
 
-from ..inference.load_model import load_model
-from . import files
-from .embedding import processes
-from .encoder import Encoder, ModelName, Query
-from .manifest import is_index
-from .neighbours import Neighbours
-from .rows import Filter, Rows, best, empty_table
-from .sources import Images
-from .sync import Changes, known_states, plan
+from .approximate import approximate_settings, check_compression
+from .encoder import Encoder, Query, split_query
+from .filters import Filter
+from .table import Location, ModelName, VectorTable, with_vectors
 
-# So many are compared one by one in about 20 ms on one core.
-EXACT_ROWS = 50_000
+if TYPE_CHECKING:
+    from .sources import Images, Source
+
+# What a killed process loses.
+SAVED_IMAGES, SAVED_SECONDS = 2048, 30.0
+THUMBNAIL_SIZE = (384, 384)
+NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -50,22 +43,43 @@ class SearchResult:
     metadata: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What a run did to a collection.
+
+    Attributes:
+        added, changed, unchanged, removed: how many images.
+        unreadable: why an image could not be read, by its id; it is not in the collection.
+    """
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        counts = (self.added, self.changed, self.unchanged, self.removed)
+        text = "{} added, {} changed, {} unchanged, {} removed".format(*(f"{count:,}" for count in counts))
+        if self.unreadable:
+            shown = [f"{name} ({why})" for name, why in list(self.unreadable.items())[:NAMES_SHOWN]]
+            more = ["…"] if len(self.unreadable) > NAMES_SHOWN else []
+            text += f"; {len(self.unreadable):,} cannot be read: {'; '.join(shown + more)}"
+        return text
+
+
 class ImageIndex:
-    """Images by their vectors, of one model. Make one with `build` or `load`.
+    """Images by their vectors, of one model, in a table of LanceDB. Make one with `build` or `load`.
 
     Attributes:
         made_by: the model whose vectors these are.
-        recall: of the approximate search, recall@10 against the exact one as measured when the
-            candidates' index was trained, on queries made up of images; None while search is exact.
         changes: what the last `build`, `update` or `add` did, and which images it could not read.
+        compression: how approximate search holds vectors: "int8", "binary" or "none".
     """
 
-    def __init__(
-        self, encoder: Encoder, made_by: ModelName, rows: Rows, neighbours: Neighbours | None = None
-    ) -> None:
-        self.encoder, self.made_by = encoder, made_by
-        self._rows, self._neighbours = rows, neighbours
-        self._directory: Path | None = None
+    def __init__(self, table: VectorTable, encoder: Encoder, compression: str = "int8") -> None:
+        check_compression(compression)
+        self.table, self.encoder, self.compression = table, encoder, compression
         self.changes = Changes()
 
     # ---- Making and keeping ----
@@ -77,9 +91,12 @@ class ImageIndex:
         processor: Any,
         images: Images,
         *,
-        directory: str | os.PathLike[str] | None = None,
+        directory: Location | None = None,
+        storage_options: Mapping[str, str] | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
+        compression: str = "int8",
+        hubness_correction: bool = True,
     ) -> ImageIndex:
         """Embed images and index them.
 
@@ -88,26 +105,37 @@ class ImageIndex:
             images: a folder, a list of files, or a `datasets.Dataset` with the columns `image` and
                 `image_id`; its other columns become metadata. Files that cannot be read are left out; `changes`
                 says which.
-            directory: where the index is kept. What was embedded is then not lost in a kill, several processes
-                may work together (`accelerate launch`), and an index that is there is brought up to date.
+            directory: where the index is kept, a folder or an address as `s3://bucket/index`; None for memory.
+                What was embedded is then not lost in a kill, several processes may work together (`accelerate
+                launch`), and an index that is there is brought up to date.
+            storage_options: of an object store, as LanceDB names them; environment variables do too.
             batch_size: images embedded at a time.
             num_workers: processes that read and prepare images beside this one.
+            compression: of the vectors that approximate search (above 50,000 images) goes through; full ones
+                order what it proposes.
+            hubness_correction: rank words' results with the bias of a model that carries a hubness bank
+                (`inference.hubness`); scores stay cosines. An index that is there keeps what it was made with.
 
         Raises:
             ValueError: the directory holds another model's index.
         """
         encoder = Encoder(model, processor)
-        if directory is not None and is_index(Path(directory)):
-            index = cls.load(directory, model, processor)
-        else:
-            index = cls(encoder, encoder.describe(), Rows(empty_table(encoder.width)))
-            index._directory = None if directory is None else Path(directory)
+        biased = hubness_correction and encoder.bank is not None
+        table = VectorTable.open_or_create(directory, encoder.describe(), storage_options, biased)
+        index = cls(table, encoder, compression)
         index.update(images, batch_size=batch_size, num_workers=num_workers)
         return index
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str], model: Any = None, processor: Any = None) -> ImageIndex:
-        """Open a saved index; vectors are memory-mapped, so that it takes no time, and memory as it is used.
+    def load(
+        cls,
+        directory: Location,
+        model: Any = None,
+        processor: Any = None,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> ImageIndex:
+        """Open a saved index, which takes no time, and memory as it is used.
 
         Args:
             model, processor: those that made it; by default they are loaded from where they came from then.
@@ -116,33 +144,36 @@ class ImageIndex:
             FileNotFoundError: there is no index.
             ValueError: another model made it, or it is damaged.
         """
-        saved = files.read(Path(directory))
-        encoder = Encoder(model, processor) if model is not None else _load_encoder(saved.made_by, directory)
-        encoder.describe().check_made(saved.made_by, str(directory))
-        index = cls(encoder, saved.made_by, saved.rows, saved.neighbours)
-        index._directory = Path(directory)
-        return index
+        table = VectorTable.open(directory, storage_options)
+        encoder = Encoder(model, processor) if model is not None else _load_encoder(table.made_by, directory)
+        encoder.describe().check_made(table.made_by, directory)
+        return cls(table, encoder)
 
-    def save(self, directory: str | os.PathLike[str] | None = None) -> Path:
-        """Write what is not there yet; readers see the old index or the new one, also after a kill.
+    def save(
+        self, directory: Location | None = None, *, storage_options: Mapping[str, str] | None = None
+    ) -> Location:
+        """Copy an index to another place, or one in memory to a directory; where it lies now all is written.
 
-        Args:
-            directory: by default the one it came from.
+        Raises:
+            ValueError: no directory is named and this one lies in memory, or the directory holds an index already.
         """
-        if directory is None and self._directory is None:
-            raise ValueError("This index lies in no directory yet: say which to save it to.")
-        self._directory = Path(directory or self._directory or "")
-        self._settle()
-        self._rows = files.write(self._directory, self.made_by, self._rows, self._neighbours)
-        return self._directory
+        here = self.table.where
+        if directory is None or str(directory) == str(here):
+            if str(here).startswith("memory://"):
+                raise ValueError("This index lies in no directory yet: say which to save it to.")
+            return here
+        copy = VectorTable.open_or_create(directory, self.made_by, storage_options, self.table.has_bias)
+        copy.remove(set(copy.states()) - set(self.ids))
+        for batch in self.table.batches():
+            copy.put(pa.Table.from_batches([batch]))
+        copy.settle(self.compression)
+        self.table = copy
+        return directory
 
     # ---- Changing ----
 
     def update(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
-        """Bring the index in line with a folder or data set: embed what is new or has changed, drop the rest.
-
-        An index with a directory is saved at the end.
-        """
+        """Bring the index in line with a folder or data set: embed what is new or has changed, drop the rest."""
         return self._take(images, drop_gone=True, batch_size=batch_size, num_workers=num_workers)
 
     def add(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
@@ -151,39 +182,82 @@ class ImageIndex:
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove images by id; ids that are not there are passed over. How many were removed."""
-        before = len(self)
-        self._rows = self._rows.without(ids)
-        return before - len(self)
+        return self.table.remove(ids)
 
     def _take(self, images: Images, drop_gone: bool, batch_size: int, num_workers: int) -> Changes:
-        rows, directory = self._rows, self._directory
-        shards = files.shards_folder(directory, self.made_by) if directory and drop_gone else None
-        wanted = plan(
-            self.encoder,
-            images,
-            known_states(rows),
-            rows.vectors_of,
-            shards=shards,
-            drop_gone=drop_gone,
+        from accelerate.utils import gather_object
+
+        from ..inference.encode import process_state
+        from .sources import open_source
+
+        state = process_state()
+        if state.num_processes > 1 and str(self.table.where).startswith("memory://"):
+            raise ValueError("To embed on several processes, name a directory where they can put the parts.")
+        source, known = open_source(images), self.table.states()
+        ids, paths, states = (source.column(name) for name in ("id", "path", "state"))
+        stale = [n for n, name in enumerate(ids) if name not in known or known[name][1] != states[n]]
+        kept = [n for n, name in enumerate(ids) if name in known and known[name][1] == states[n]]
+        state.wait_for_everyone()  # nobody may write before everybody has seen what there is to do
+        if state.num_processes > 1:
+            self.encoder.model.to(state.device)
+        with state.split_between_processes(stale) as mine:
+            problems = self._embed(source, mine, batch_size, num_workers, state.is_local_main_process)
+        unreadable = dict(gather_object(problems) if state.num_processes > 1 else problems)
+        gone = [name for name in known if name in unreadable]
+        gone += list(set(known) - set(ids) - set(gone)) if drop_gone else []
+        if state.is_main_process:
+            self.table.move({ids[n]: paths[n] for n in kept if known[ids[n]][0] != paths[n]})
+            self.table.remove(gone)
+            self.table.settle(self.compression)
+        state.wait_for_everyone()
+        embedded = [ids[n] for n in stale if ids[n] not in unreadable]
+        added = sum(name not in known for name in embedded)
+        self.changes = Changes(added, len(embedded) - added, len(kept), len(gone), unreadable)
+        return self.changes
+
+    def _embed(
+        self, source: Source, numbers: list[int], batch_size: int, num_workers: int, show_bar: bool
+    ) -> list[tuple[str, str]]:
+        """Put some of a source's images into the table as they are embedded; ids and reasons of the unreadable."""
+        from ..inference.encode import iter_encoded_images
+
+        ids, problems = source.column("id"), []
+        pending: list[tuple[list[int], np.ndarray]] = []
+        begun = time.monotonic()
+        for batch in iter_encoded_images(
+            self.encoder.model,
+            self.encoder.processor,
+            source.images,
+            numbers=numbers,
             batch_size=batch_size,
             num_workers=num_workers,
-        )
-        self._rows, self.changes = rows.without(wanted.gone).with_rows(wanted.rows), wanted.changes
-        self._settle()
-        if shards and processes().is_main_process:
-            self.save()
-            files.drop_shards(shards)
-        processes().wait_for_everyone()
-        return wanted.changes
+            show_progress_bar=show_bar,
+        ):
+            problems += [(ids[number], error.reason) for number, error in batch.unreadable.items()]
+            if batch.numbers:
+                pending.append((batch.numbers, batch.embeds.cpu().numpy()))
+            late = time.monotonic() - begun > SAVED_SECONDS
+            if pending and (late or sum(len(done) for done, _ in pending) >= SAVED_IMAGES):
+                self._put(source, pending)
+                pending, begun = [], time.monotonic()
+        if pending:
+            self._put(source, pending)
+        return problems
 
-    def _settle(self) -> None:
-        """Cover by candidates what has become too much to compare one by one."""
-        if self._rows.is_mostly_removed():
-            self._rows, self._neighbours = self._rows.compacted(), None
-        if self._neighbours is None and len(self._rows) > EXACT_ROWS:
-            self._neighbours = Neighbours.train(self._rows)
-        if self._neighbours is not None and len(self._rows.table) - self._neighbours.count > EXACT_ROWS:
-            self._neighbours.extend(self._rows)
+    def _put(self, source: Source, embedded: list[tuple[list[int], np.ndarray]]) -> None:
+        numbers = [number for done, _ in embedded for number in done]
+        rows = source.rows.take(pa.array(numbers, pa.int64()))
+        paths = rows["path"].to_pylist()
+        # A file shows itself.
+        thumbnails = [
+            None if path else _thumbnail(source.images[number])
+            for number, path in zip(numbers, paths, strict=True)
+        ]
+        rows = rows.append_column("thumbnail", pa.array(thumbnails, pa.binary()))
+        vectors = np.concatenate([vectors for _, vectors in embedded])
+        self.table.put(
+            with_vectors(rows, self.encoder.with_bias(vectors) if self.table.has_bias else vectors)
+        )
 
     # ---- Searching ----
 
@@ -209,95 +283,93 @@ class ImageIndex:
             query: words (a str), an image (a `pathlib.Path` or PIL image), or both as a tuple (words, image),
                 which searches by the normalised sum of their two vectors. A list is a batch of queries.
             k: how many, at most.
-            filter: `{"column": value}` with a list for any of several values, or a `pyarrow.compute`
-                expression; only images that meet it are found, and k of them if there are so many.
+            filter: `{"column": value}` with a list for any of several values, or SQL (`"year > 2020"`); only
+                images that meet it are found, and k of them if there are so many.
             exact: compare with all, however many there are.
         """
         queries = query if isinstance(query, list) else [query]
         if k < 1:
             raise ValueError(f"k is at least 1, not {k}.")
-        vectors = self.encoder.encode(queries)
-        found = [
-            self._results(*each)
-            for each in zip(*self.nearest(vectors, k, filter=filter, exact=exact), strict=True)
-        ]
-        return found if isinstance(query, list) else found[0]
+        found = self.table.nearest(self._vectors(queries), k, filter, exact)
+        results = [[_result(row) for row in rows] for rows in found]
+        return results if isinstance(query, list) else results[0]
 
-    def nearest(
-        self, vectors: np.ndarray, k: int, *, filter: Filter | None = None, exact: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and row numbers (queries, at most k) for query vectors (queries, width); see `search`.
-
-        Where a query has fewer than the others, the rest is -inf and row -1.
-        """
-        rows, neighbours = self._rows, self._neighbours
-        chosen = rows.chosen(filter)
-        count = int(np.count_nonzero(chosen))
-        if exact or neighbours is None or count <= EXACT_ROWS:
-            return rows.nearest(vectors, k, chosen)
-        covered, added = chosen[: neighbours.count], chosen[neighbours.count :]
-        candidates = neighbours.candidates(vectors, k, covered)
-        others = rows.nearest(vectors, k, np.append(np.zeros_like(covered), added)) if added.any() else None
-        return _merged(rows, vectors, k, candidates, others)
-
-    def _results(self, scores: np.ndarray, rows: np.ndarray) -> list[SearchResult]:
-        there = rows >= 0
-        described = self._rows.describe(rows[there])
-        return [
-            SearchResult(
-                id=values["id"],
-                score=float(np.clip(score, -1.0, 1.0)),  # rounded vectors may be a little too long
-                path=values["path"],
-                metadata={name: values[name] for name in self._rows.metadata_columns},
-            )
-            for score, values in zip(scores[there], described, strict=True)
-        ]
+    def _vectors(self, queries: list[Query]) -> np.ndarray:
+        split = [split_query(query) for query in queries]
+        total = np.zeros((len(queries), self.made_by.width), dtype=np.float32)
+        encoders: tuple[Any, Any] = (self.encoder.texts, self.encoder.images)
+        for part, encode in enumerate(encoders):
+            rows = [row for row, values in enumerate(split) if values[part] is not None]
+            if rows:
+                total[rows] += encode([split[row][part] for row in rows])
+        total /= np.linalg.norm(total, axis=1, keepdims=True)
+        if not self.table.has_bias:
+            return total
+        asks_words = np.array([[image is None] for _, image in split], dtype=np.float32)
+        return np.concatenate([total, asks_words], axis=1)
 
     # ---- Looking ----
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.table)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows.place
+        return self.table.row(str(name)) is not None
 
     @property
     def ids(self) -> list[str]:
-        """Of all images, in the order in which they came."""
-        return list(self._rows.place)
+        """Of all images."""
+        return [name for batch in self.table.batches(["id"]) for name in batch["id"].to_pylist()]
 
     @property
-    def rows(self) -> Rows:
-        """Vectors and metadata."""
-        return self._rows
+    def made_by(self) -> ModelName:
+        """See the class."""
+        return self.table.made_by
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of the columns that can be filtered by."""
+        return self.table.schema
 
     @property
     def recall(self) -> float | None:
-        """See the class."""
-        return None if self._neighbours is None else self._neighbours.recall
+        """Of the approximate search, recall@10 against the exact one as measured when it was prepared, on queries
+        made up of images; None while search is exact."""
+        return approximate_settings(self.table.table).get("recall")
+
+    def image(self, name: str) -> PIL.Image.Image | None:
+        """The image with this id: its file, or the thumbnail of one without a file; None where neither is there."""
+        from ..data.images import UnreadableImageError, decode_image, to_rgb
+
+        row = self.table.row(name) or {}
+        for value in (row.get("path"), row.get("thumbnail")):
+            try:
+                if value:
+                    return to_rgb(decode_image(value))
+            except UnreadableImageError:
+                pass
+        return None
 
 
-def _merged(
-    rows: Rows,
-    vectors: np.ndarray,
-    k: int,
-    candidates: Sequence[np.ndarray],
-    others: tuple[np.ndarray, np.ndarray] | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Exact scores of the candidates, together with what was compared anyway, if anything was."""
-    all_scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-    all_rows = np.full((len(vectors), k), -1, dtype=np.int64)
-    for line, (vector, found) in enumerate(zip(vectors, candidates, strict=True)):
-        scores, numbers = rows.vectors(found) @ vector, found
-        if others is not None:
-            scores, numbers = np.append(scores, others[0][line]), np.append(found, others[1][line])
-        top_scores, top_rows = best(scores[None], numbers[None], k)
-        all_scores[line, : top_scores.shape[1]] = top_scores[0]
-        all_rows[line, : top_rows.shape[1]] = top_rows[0]
-    return all_scores, all_rows
+def _result(row: dict[str, Any]) -> SearchResult:
+    metadata = {name: value for name, value in row.items() if name not in ("id", "score", "path")}
+    # Rounded vectors may be a little too long.
+    return SearchResult(row["id"], float(np.clip(row["score"], -1.0, 1.0)), row["path"], metadata)
 
 
-def _load_encoder(made_by: ModelName, directory: str | os.PathLike[str]) -> Encoder:
+def _thumbnail(image: Any) -> bytes:
+    from ..data.images import decode_image, to_rgb
+
+    small = to_rgb(decode_image(image))
+    small.thumbnail(THUMBNAIL_SIZE)
+    written = BytesIO()
+    small.save(written, "JPEG", quality=85, subsampling=0)
+    return written.getvalue()
+
+
+def _load_encoder(made_by: ModelName, directory: Location) -> Encoder:
+    from ..inference.load_model import load_model
+
     if not made_by.name:
         raise ValueError(
             f"The index in {directory} was made by a model that had not been saved: pass model and processor."

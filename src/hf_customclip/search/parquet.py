@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .._files import replacing
-from .encoder import Encoder, ModelName
-from .rows import BLOCK_ROWS, Rows, empty_table, rows_table
+from .approximate import matrix
+from .encoder import Encoder
+from .index import Changes, ImageIndex
 from .sources import Images
-from .sync import Changes, bring_in_line, known_states
+from .table import ModelName, VectorTable, with_vectors
 
 MODEL_KEY = b"hf_customclip_model"
 
@@ -37,46 +39,52 @@ def embed_to_parquet(
     Raises:
         ValueError: the file is another model's, or none of ours.
     """
+    from ..inference.encode import process_state
+
     encoder, path = Encoder(model, processor), Path(file)
     made_by = encoder.describe()
-    rows = _read(path, made_by) if path.exists() else Rows(empty_table(encoder.width))
-    shards = path.with_name(f".{path.name}.embedding-{made_by.digest}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return bring_in_line(
-        encoder,
-        images,
-        known_states(rows),
-        rows.vectors_of,
-        lambda wanted: write_parquet(path, made_by, rows.without(wanted.gone).with_rows(wanted.rows)),
-        shards=shards,
-        batch_size=batch_size,
-        num_workers=num_workers,
-    )
+    scratch = path.with_name(f".{path.name}.embedding-{made_by.digest}")
+    state = process_state()
+    if state.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        there = _read(path, made_by) if path.exists() else iter(())
+        if not scratch.exists():
+            table = VectorTable.open_or_create(scratch, made_by)
+            for rows in there:
+                table.put(rows)
+    state.wait_for_everyone()
+    index = ImageIndex(VectorTable.open_or_create(scratch, made_by), encoder)
+    changes = index.update(images, batch_size=batch_size, num_workers=num_workers)
+    if state.is_main_process:
+        write_parquet(index, path)
+        shutil.rmtree(scratch)
+    state.wait_for_everyone()
+    return changes
 
 
-def write_parquet(file: Path, made_by: ModelName, rows: Rows) -> None:
-    """Write rows, whole or not at all; the model stands in the file's own metadata."""
-    table = rows.compacted().table
-    place = table.schema.get_field_index("vector")
-    schema = table.schema.set(place, pa.field("vector", pa.list_(pa.float32(), rows.width)))
-    schema = schema.with_metadata({MODEL_KEY: json.dumps(made_by.to_dict())})
-    with replacing(file) as name, pq.ParquetWriter(name, schema) as writer:
-        for first in range(0, len(table), BLOCK_ROWS):
-            part = table.slice(first, BLOCK_ROWS)
-            values = [chunk.flatten().to_numpy().astype(np.float32) for chunk in part["vector"].chunks]
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.concatenate(values)), rows.width)
-            writer.write_table(part.set_column(place, "vector", vectors).cast(schema))
+def write_parquet(index: ImageIndex, file: str | os.PathLike[str]) -> None:
+    """Write an index's rows, whole or not at all; the model stands in the file's own metadata."""
+    width = index.made_by.width
+    columns = [*index.schema, ("state", pa.string()), ("vector", pa.list_(pa.float32(), width))]
+    schema = pa.schema(columns)
+    schema = schema.with_metadata({MODEL_KEY: json.dumps(index.made_by.to_dict())})
+    with replacing(Path(file)) as name, pq.ParquetWriter(name, schema) as writer:
+        for batch in index.table.batches(schema.names):
+            rows = pa.Table.from_batches([batch])
+            vectors = matrix(rows["vector"])[:, :width]
+            values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
+            writer.write_table(rows.drop_columns(["vector"]).append_column("vector", values).cast(schema))
 
 
-def _read(file: Path, made_by: ModelName) -> Rows:
+def _read(file: Path, made_by: ModelName) -> Iterator[pa.Table]:
+    """The file's rows as a table takes them, once its model has been checked."""
     try:
-        table = pq.read_table(file)
-        maker = ModelName(**json.loads(table.schema.metadata[MODEL_KEY]))
+        opened = pq.ParquetFile(file)
+        maker = ModelName(**json.loads(opened.schema_arrow.metadata[MODEL_KEY]))
     except (pa.ArrowInvalid, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is there and does not hold vectors of ours ({error}): name another."
         ) from None
     made_by.check_made(maker, str(file))
-    values = [np.zeros(0), *(chunk.flatten().to_numpy() for chunk in table["vector"].chunks)]
-    rows = table.drop_columns(["vector"]).replace_schema_metadata(None)
-    return Rows(rows_table(rows, np.concatenate(values).reshape(-1, made_by.width)))
+    batches = (pa.Table.from_batches([batch]) for batch in opened.iter_batches(batch_size=32_768))
+    return (with_vectors(rows.drop_columns(["vector"]), matrix(rows["vector"])) for rows in batches)

@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 from datasets import Audio, ClassLabel, Dataset, Image
 from pyarrow import csv, json, parquet
 
+from .._digests import digest_of_json, image_identity
 from ..data.folders import IMAGE_SUFFIXES, list_folder
-from ..inference.fingerprints import digest, digest_of_json
+from .table import OWN_COLUMNS
 
 Images: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Dataset
 
-OWN_COLUMNS = ("id", "path", "state", "vector")
 # As `datasets` knows them from its imagefolder: a line for each image, which its column `file_name` names.
 FILE_NAME = "file_name"
 METADATA_FILES: dict[str, Callable[[Path], pa.Table]] = {
@@ -39,14 +39,6 @@ class Source:
 
     rows: pa.Table
     images: Any
-
-    def __len__(self) -> int:
-        return self.rows.num_rows
-
-    def keys(self) -> list[str]:
-        """Each image in its present state, as one string."""
-        columns = (self.column(name) for name in ("id", "path", "state"))
-        return ["\n".join(map(str, row)) for row in zip(*columns, strict=True)]
 
     def column(self, name: str) -> list[Any]:
         """A column as a list."""
@@ -74,7 +66,10 @@ def open_source(images: Images) -> Source:
         if folder.is_dir():
             return _of_folder(folder)
         images = [images]
-    return _of_files({os.fspath(path): os.path.abspath(path) for path in images})
+    paths = {os.fspath(path): os.path.abspath(path) for path in images}
+    return Source(
+        _rows(list(paths), list(paths.values()), map(file_state, paths.values())), [*paths.values()]
+    )
 
 
 def _of_folder(folder: Path) -> Source:
@@ -82,67 +77,26 @@ def _of_folder(folder: Path) -> Source:
     if not listing.images:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"The folder {str(folder)!r} holds no images ({known}).")
-    source = _of_files({Path(path).relative_to(listing.root).as_posix(): path for path in listing.images})
+    ids = [Path(path).relative_to(listing.root).as_posix() for path in listing.images]
+    rows = _rows(ids, listing.images, map(file_state, listing.images))
     file = next((folder / name for name in METADATA_FILES if (folder / name).is_file()), None)
-    return source if file is None else _with_metadata(source, file)
+    return Source(
+        rows if file is None else _with_metadata(rows, _metadata_of(file, rows["id"])), listing.images
+    )
 
 
-def _with_metadata(source: Source, file: Path) -> Source:
-    """The rows with the columns of a metadata file, null for images that it does not name."""
+def _metadata_of(file: Path, ids: pa.ChunkedArray) -> pa.Table:
+    """The columns of a metadata file, a row for each image, null for images that it does not name."""
     try:
         table = METADATA_FILES[file.name](file)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{file} cannot be read: {error}.") from None
     if FILE_NAME not in table.column_names:
         raise ValueError(f"{file} has no column {FILE_NAME!r}, which says what image a line is about.")
-    _check_names(table.drop_columns([FILE_NAME]).column_names, str(file))
     names = table[FILE_NAME].cast(pa.string())
     if len(names.unique()) < len(names):
         raise ValueError(f"{file} names an image twice.")
-    found = pc.index_in(source.rows["id"], value_set=names.combine_chunks())
-    metadata = table.drop_columns([FILE_NAME]).take(found)
-    return Source(_joined(source.rows, metadata), source.images)
-
-
-def _check_names(names: Sequence[str], where: str) -> None:
-    taken = [name for name in names if name in OWN_COLUMNS]
-    if taken:
-        raise ValueError(f"The columns {', '.join(taken)} of {where} need other names here.")
-
-
-def _joined(rows: pa.Table, metadata: pa.Table) -> pa.Table:
-    """Rows with their metadata, which is part of their state."""
-    values = metadata.to_pylist() if metadata.num_columns else [{}] * len(rows)
-    states = [
-        f"{state} {digest_of_json(row)}" for state, row in zip(rows["state"].to_pylist(), values, strict=True)
-    ]
-    rows = rows.set_column(rows.column_names.index("state"), "state", pa.array(states, pa.string()))
-    for name in metadata.column_names:
-        rows = rows.append_column(name, metadata[name])
-    return rows
-
-
-def _of_files(path_of: dict[str, str]) -> Source:
-    columns = {
-        "id": list(path_of),
-        "path": list(path_of.values()),
-        "state": [file_state(path) for path in path_of.values()],
-    }
-    return Source(pa.table(columns, schema=own_schema()), columns["path"])
-
-
-def own_schema() -> pa.Schema:
-    """The columns that every image has, besides its vector."""
-    return pa.schema([("id", pa.string()), ("path", pa.string()), ("state", pa.string())])
-
-
-def file_state(path: str) -> str:
-    """Size and time of last change."""
-    try:
-        state = os.stat(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no image {path!r}.") from None
-    return f"{state.st_size} {state.st_mtime_ns}"
+    return table.drop_columns([FILE_NAME]).take(pc.index_in(ids, value_set=names.combine_chunks()))
 
 
 def _of_dataset(dataset: Dataset) -> Source:
@@ -156,24 +110,23 @@ def _of_dataset(dataset: Dataset) -> Source:
     ids = [str(image_id) for image_id in dataset["image_id"]]
     first = list({image_id: row for row, image_id in reversed(list(enumerate(ids)))}.values())[::-1]
     dataset = dataset.select(first)
-    metadata = _metadata(dataset)
     images = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
-    rows = pa.table(
-        {
-            "id": [ids[row] for row in first],
-            "path": [_path_of(row["image"]) for row in images],
-            "state": [_image_state(row["image"]) for row in images],
-        },
-        schema=own_schema(),
+    rows = _rows(
+        [ids[row] for row in first],
+        [_path_of(row["image"]) for row in images],
+        (_image_state(row["image"]) for row in images),
     )
-    return Source(_joined(rows, metadata), _Column(images))
+    return Source(_with_metadata(rows, _metadata(dataset)), _ImageColumn(images))
 
 
 @dataclass(frozen=True)
-class _Column:
+class _ImageColumn:
     """The images of a data set, read when they are asked for."""
 
     rows: Dataset
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __getitem__(self, row: int) -> Any:
         return self.rows[row]["image"]
@@ -181,22 +134,48 @@ class _Column:
 
 def _metadata(dataset: Dataset) -> pa.Table:
     """Everything but the images, class labels by their names; an `id` of the user's own is left out."""
-    left_out = {"image", "image_id", "id"}
-    names = [
-        name
+    features = {
+        name: feature
         for name, feature in dataset.features.items()
-        if name not in left_out and not isinstance(feature, (Image, Audio))
-    ]
-    _check_names(names, "the data set")
-    if not names:
+        if name not in ("image", "image_id", "id") and not isinstance(feature, (Image, Audio))
+    }
+    if not features:
         return pa.table({})
-    table: pa.Table = dataset.select_columns(names).with_format("arrow")[:]
-    for place, name in enumerate(names):
-        feature = dataset.features[name]
+    table: pa.Table = dataset.select_columns(list(features)).with_format("arrow")[:]
+    for place, (name, feature) in enumerate(features.items()):
         if isinstance(feature, ClassLabel):
             labels = [None if v is None or v < 0 else feature.names[v] for v in table[name].to_pylist()]
             table = table.set_column(place, name, pa.array(labels, pa.string()))
     return table.replace_schema_metadata(None)
+
+
+def _rows(ids: list[str], paths: list[Any], states: Any) -> pa.Table:
+    columns = {"id": ids, "path": paths, "state": list(states)}
+    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+
+
+def _with_metadata(rows: pa.Table, metadata: pa.Table) -> pa.Table:
+    """Rows with their metadata, which is part of their state."""
+    taken = [name for name in metadata.column_names if name in OWN_COLUMNS]
+    if taken:
+        raise ValueError(f"The columns {', '.join(taken)} of the metadata need other names here.")
+    values = metadata.to_pylist() if metadata.num_columns else [{}] * len(rows)
+    states = [
+        f"{state} {digest_of_json(row)}" for state, row in zip(rows["state"].to_pylist(), values, strict=True)
+    ]
+    rows = rows.set_column(rows.column_names.index("state"), "state", pa.array(states, pa.string()))
+    for name in metadata.column_names:
+        rows = rows.append_column(name, metadata[name])
+    return rows
+
+
+def file_state(path: str) -> str:
+    """Size and time of last change."""
+    try:
+        state = os.stat(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no image {path!r}.") from None
+    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def _path_of(image: dict[str, Any] | None) -> str | None:
@@ -206,5 +185,5 @@ def _path_of(image: dict[str, Any] | None) -> str | None:
 
 def _image_state(image: dict[str, Any] | None) -> str:
     if image and image.get("bytes") is not None:
-        return digest(image["bytes"])
+        return image_identity(image["bytes"], None).hex()
     return file_state((image or {}).get("path") or "")

@@ -17,6 +17,7 @@ from .gradient_cache import cached_backward, split_batch
 if TYPE_CHECKING:
     from .trainer import CustomClipTrainer
 
+Ids = dict[str, torch.Tensor]
 _TEMPERATURE = ("logit_scale", "logit_bias")
 
 
@@ -41,7 +42,7 @@ class ContrastiveStep:
         else:
             outputs = model(**inputs)
             loss = self._loss_over_processes(
-                outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, inputs.get("image_ids")
+                outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, _ids(inputs)
             )
         if model.training:
             self._check_loss(loss, inputs)
@@ -58,12 +59,12 @@ class ContrastiveStep:
         inputs = trainer._prepare_inputs(inputs)
         check_still_frozen(trainer.model, inputs)
         # As many chunks on every process: each forward pass of theirs is one for all.
-        counts = row_counts(next(iter(inputs.values())))
+        counts = row_counts(_first_rows(inputs))
         chunks = min(math.ceil(max(counts) / chunk_size), min(counts))
         unwrapped = trainer.accelerator.unwrap_model(model)
 
-        def batch_loss(images: torch.Tensor, texts: torch.Tensor, ids: torch.Tensor | None) -> torch.Tensor:
-            loss = self._loss_over_processes(images, texts, unwrapped.inverse_temperature(), ids)
+        def batch_loss(images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+            loss = self._loss_over_processes(images, texts, unwrapped.inverse_temperature(), _ids(inputs))
             self._check_loss(loss, inputs)
             return loss
 
@@ -85,22 +86,24 @@ class ContrastiveStep:
         return loss / steps
 
     def _loss_over_processes(
-        self, images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor | None
+        self, images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, ids: Ids
     ) -> torch.Tensor:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         if self.trainer.args.world_size == 1 or not self.trainer.args.gather_negatives:
-            return model.contrastive_loss(images, texts, scale, ids)
-        counts = row_counts(images)
-        loss = model.contrastive_loss(
-            images,
-            texts,
-            scale,
-            ids,
-            all_image_embeds=gather_rows(images, counts),
-            all_text_embeds=gather_rows(texts, counts),
-            all_image_ids=None if ids is None else gather_rows(ids, counts),
-            offset=sum(counts[: self.trainer.args.process_index]),
-        )
+            return model.contrastive_loss(images, texts, scale, **ids)
+        counts, text_counts = row_counts(images), row_counts(texts)
+        gathered: dict[str, Any] = {
+            "all_image_embeds": gather_rows(images, counts),
+            "all_text_embeds": gather_rows(texts, text_counts),
+        }
+        if "image_ids" in ids:
+            gathered["all_image_ids"] = gather_rows(ids["image_ids"], counts)
+        if "text_image_ids" in ids:
+            gathered["all_text_image_ids"] = gather_rows(ids["text_image_ids"], text_counts)
+            # A process's share of the loss, against DistributedDataParallel's mean over processes.
+            return model.contrastive_loss(images, texts, scale, **ids, **gathered) * len(counts)
+        offset = sum(counts[: self.trainer.args.process_index])
+        loss = model.contrastive_loss(images, texts, scale, **ids, **gathered, offset=offset)
         # A process with more pairs counts for more: the mean over processes is then the mean over pairs.
         return loss * (len(images) * len(counts) / sum(counts))
 
@@ -111,3 +114,12 @@ class ContrastiveStep:
         numbers = [] if ids is None else ids.tolist()
         names = numbers if self.image_names is None else [self.image_names[number] for number in numbers]
         raise not_finite_loss(loss, self.trainer.state.global_step + 1, self.trainer.model, inputs, names)
+
+
+def _first_rows(inputs: dict[str, Any]) -> torch.Tensor:
+    """One row an image: there may be more texts than that, never fewer."""
+    return next(rows for name, rows in inputs.items() if name in ("pixel_values", "image_features"))
+
+
+def _ids(inputs: dict[str, Any]) -> Ids:
+    return {name: inputs[name] for name in ("image_ids", "text_image_ids") if name in inputs}

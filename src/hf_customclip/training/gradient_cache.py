@@ -16,12 +16,13 @@ from torch import nn
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 Inputs = dict[str, torch.Tensor]
-# From image embeddings, text embeddings and image ids of a whole batch to its loss.
-BatchLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+# From the image and text embeddings of a whole batch to its loss.
+BatchLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def split_batch(inputs: Inputs, chunks: int) -> list[Inputs]:
-    """The batch in so many chunks of nearly equal size."""
+    """The batch in so many chunks of nearly equal size; images and texts, of which there may be more, each by
+    themselves, as a chunk is only embedded."""
     parts = {name: torch.tensor_split(rows, chunks) for name, rows in inputs.items()}
     return [{name: rows[i] for name, rows in parts.items()} for i in range(chunks)]
 
@@ -54,8 +55,7 @@ def cached_backward(
             outputs = model(**chunk)
         embeds.append((outputs.image_embeds, outputs.text_embeds))
     images, texts = (torch.cat(parts).detach().requires_grad_() for parts in zip(*embeds, strict=True))
-    ids = torch.cat([chunk["image_ids"] for chunk in chunks]) if "image_ids" in chunks[0] else None
-    loss = batch_loss(images, texts, ids)
+    loss = batch_loss(images, texts)
     image_gradient, text_gradient, *rest = torch.autograd.grad(loss, [images, texts, *temperature])
     gradients = zip(
         image_gradient.split([len(part) for part, _ in embeds]),

@@ -23,6 +23,7 @@ from .checks import check_processor_options, check_sections, check_splits, prepa
 from .config import TrainConfig
 from .final_results import report_saved_model
 from .progress_table import show_progress_table
+from .recipe import with_measured_heads
 from .trainer import CustomClipTrainer
 from .training_args import CustomClipTrainingArguments
 
@@ -91,7 +92,7 @@ def _load_splits(data: dict[str, Any]) -> tuple[DatasetDict, DataReport]:
 
 
 def _build_model(model: dict[str, Any]) -> CustomClipModel:
-    return CustomClipModel.from_vision_text_pretrained(**model)
+    return CustomClipModel.from_vision_text_pretrained(**with_measured_heads(model["text"], model))
 
 
 def build_processor(config: TrainConfig) -> CustomClipProcessor:

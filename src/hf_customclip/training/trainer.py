@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,29 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import EvalLoopOutput, seed_worker
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput, seed_worker
 
 from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
-from ..data.pairs import PairDataset, RetrievalDataset
+from ..data.pairs import ImageCaptionsDataset, PairDataset, RetrievalDataset
+from ..evaluation.corrected import corrected_retrieval_metrics
 from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
 from ..features.shard_dataset import FeatureShards
 from ..hub.publishing import Publisher
+from ..inference.hubness import HubnessBank
 from .checkpoints import Checkpoints
 from .contrastive_step import ContrastiveStep
 from .distributed import gather_rows, row_counts
+from .ema import WeightAverage
 from .finite import check_gradient_norm
-from .head_init import start_heads_at_cca
+from .head_init import CachedFeatures, standardize_features, start_heads_at_cca
+from .hubness import hubness_bank
 from .layer_rates import rate_factors, split_by_rate
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .training_args import CustomClipTrainingArguments
 
+TrainingData = ImageCaptionsDataset | PairDataset | FeatureShards
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
@@ -80,6 +86,7 @@ class CustomClipTrainer(Trainer):
                 EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
             )
         self.image_transform = image_transform
+        self.average: WeightAverage | None = None
         self._scalars = give_scalars_a_row(self.model) if self.is_fsdp_enabled else []
         if data_collator is None:
             self.data_collator = ContrastiveCollator(processing_class, self.model.config.max_text_length)
@@ -108,9 +115,40 @@ class CustomClipTrainer(Trainer):
         self.publisher.begin()
         if checkpoint is None:
             self._start_heads()
-        output = super().train(checkpoint, *args, **kwargs)
+        if self.args.method == "closed_form":
+            output = TrainOutput(0, 0.0, {})
+        else:
+            with self._average_of_weights():
+                output = super().train(checkpoint, *args, **kwargs)
         self.publisher.finish()
         return output
+
+    @contextmanager
+    def _average_of_weights(self) -> Iterator[None]:
+        """Inside, the heads are averaged over the steps; afterwards the model is the average."""
+        decay = self.args.ema_decay
+        # Without data, training says so itself.
+        averages = decay is not None and not self._in_shards() and self.train_dataset is not None
+        if not averages or not self._training_data().is_cached:
+            yield
+            return
+        assert decay is not None
+        self.average = WeightAverage(self.accelerator.unwrap_model(self.model), decay)
+        self.add_callback(self.average)
+        try:
+            yield
+            # The best checkpoint, where that was loaded, holds its own average.
+            if not (self.args.load_best_model_at_end and self.state.best_model_checkpoint):
+                self.average.put_into_model()
+        finally:
+            self.remove_callback(self.average)
+            self.average = None
+
+    def _in_shards(self) -> bool:
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _shown_weights(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.average is None else self.average.shown()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -133,12 +171,12 @@ class CustomClipTrainer(Trainer):
     # ---- Data ----
 
     def get_train_dataloader(self) -> DataLoader:
-        """Duplicate-free batches of the chosen captions, this process's share of each."""
+        """Batches of images with their chosen captions, or of pairs without duplicates; this process's share."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
-        pairs = self._training_pairs()
-        self.step.image_names = None if isinstance(pairs, FeatureShards) else pairs.table.names
-        sampler = pairs.batch_sampler(
+        dataset = self._training_data()
+        self.step.image_names = None if isinstance(dataset, FeatureShards) else dataset.table.names
+        sampler = dataset.batch_sampler(
             self._train_batch_size,
             captions_per_image=self.args.captions_per_image,
             caption_sampling=self.args.caption_sampling,
@@ -148,7 +186,7 @@ class CustomClipTrainer(Trainer):
             num_processes=self.args.world_size,
         )
         return self._loader(
-            pairs,
+            dataset,
             batch_sampler=sampler,
             worker_init_fn=partial(
                 seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
@@ -172,12 +210,12 @@ class CustomClipTrainer(Trainer):
         return self.get_eval_dataloader(test_dataset)
 
     def num_examples(self, dataloader: DataLoader) -> int:
-        """Pairs that an epoch shows, or images that are evaluated."""
+        """Images or pairs that an epoch shows, or images that are evaluated."""
         sampler = dataloader.batch_sampler
-        shown = getattr(sampler, "num_pairs", None)
+        shown = getattr(sampler, "num_images", getattr(sampler, "num_pairs", None))
         return super().num_examples(dataloader) if shown is None else shown
 
-    def _loader(self, dataset: PairDataset | RetrievalDataset | FeatureShards, **options: Any) -> DataLoader:
+    def _loader(self, dataset: TrainingData | RetrievalDataset, **options: Any) -> DataLoader:
         if not dataset.is_cached:  # cached features lie in memory, where workers would only copy them
             options |= {
                 "num_workers": self.args.dataloader_num_workers,
@@ -191,35 +229,39 @@ class CustomClipTrainer(Trainer):
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
 
-    def _training_pairs(self) -> PairDataset | FeatureShards:
+    def _training_data(self, of_images: bool = False) -> TrainingData:
         assert self.train_dataset is not None
         if isinstance(self.train_dataset, FeatureShards):
             self.train_dataset.check_made_by(self.accelerator.unwrap_model(self.model), self.data_collator)
             return self.train_dataset
         first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
-        return self.feature_cache.pairs(
-            self.model,
-            self.train_dataset,
-            self.data_collator,
-            captions_per_image=first,
-            image_transform=self.image_transform,
-        )
+        inputs = self.model, self.train_dataset, self.data_collator
+        options: dict[str, Any] = {"captions_per_image": first, "image_transform": self.image_transform}
+        if self.args.batch_of == "images" or of_images:
+            return self.feature_cache.images_with_captions(*inputs, views=self.args.image_views, **options)
+        return self.feature_cache.pairs(*inputs, **options)
 
     def _start_heads(self) -> None:
-        if self.args.head_init is None:
-            return
-        pairs = self._training_pairs()
-        if not pairs.is_cached:
-            raise ValueError(
-                f"head_init={self.args.head_init!r} is computed on the cached features of both towers, and here "
-                "not both are kept: freeze both, with feature_cache='auto' and without image augmentation."
-            )
         model = self.accelerator.unwrap_model(self.model)
-        start_heads_at_cca(
-            model.visual_projection,
-            model.text_projection,
-            pairs.feature_batches(self.args.captions_per_image),
-        )
+        wanted = self.args.method == "closed_form" or self.args.head_init == "cca"
+        standardized = bool(getattr(model.config, "standardize_features", False))
+        if self.train_dataset is None or not (wanted or standardized or self.args.head_init == "auto"):
+            return
+        dataset = self._training_data()
+        if not dataset.is_cached:
+            if wanted:
+                setting = "method='closed_form'" if self.args.method == "closed_form" else "head_init='cca'"
+                raise ValueError(
+                    f"{setting} is computed on the cached features of both towers, and here not both are kept: "
+                    "freeze both, with feature_cache='auto' and without image augmentation."
+                )
+            return
+        heads = model.visual_projection, model.text_projection
+        features = CachedFeatures(dataset, self.args.captions_per_image)
+        if standardized:
+            standardize_features(*heads, features)
+        if wanted or self.args.head_init == "auto":
+            start_heads_at_cca(*heads, features)
 
     # ---- Optimizer ----
 
@@ -254,6 +296,10 @@ class CustomClipTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
         """Embed every image and caption once, then rank; `predictions` are the image and text embeddings."""
+        with self._shown_weights():
+            return self._evaluation(dataloader, metric_key_prefix)
+
+    def _evaluation(self, dataloader: DataLoader, metric_key_prefix: str) -> EvalLoopOutput:
         self.model.eval()
         self.callback_handler.eval_dataloader = dataloader
         parts: dict[str, list[torch.Tensor]] = {}
@@ -265,6 +311,9 @@ class CustomClipTrainer(Trainer):
         everyone: Any = [gather_rows(rows, row_counts(rows)) for rows in own]
         languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
         metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
+        if (bank := self._hubness_bank()) is not None:
+            corrected = partial(corrected_retrieval_metrics, bank=bank)
+            metrics |= metrics_by_language(*everyone, languages=languages, measure=corrected)
         predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
         return EvalLoopOutput(
             predictions=predictions,
@@ -281,6 +330,16 @@ class CustomClipTrainer(Trainer):
             outputs = self.model(**inputs)
         rows = (outputs.image_embeds, outputs.text_embeds, inputs["image_ids"], text_image_ids)
         return dict(zip(_EMBEDDED, rows, strict=True))
+
+    def _hubness_bank(self) -> HubnessBank | None:
+        if not self.args.hubness_bank_size or self.train_dataset is None or self._in_shards():
+            return None
+        images = self._training_data(of_images=True)
+        if not isinstance(images, ImageCaptionsDataset) or not images.is_cached:
+            return None
+        return hubness_bank(
+            self.accelerator.unwrap_model(self.model), images, self.args.hubness_bank_size, self.args.seed
+        )
 
     @torch.no_grad()
     def _eval_loss(
@@ -310,6 +369,11 @@ class CustomClipTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """As in `Trainer`, with the arguments as JSON: it pickles them, and no pickle is to be published."""
+        self._save_weights(output_dir, state_dict)
+        if self.average is not None and self.args.should_save:
+            self.average.save_trained(Path(output_dir or str(self.args.output_dir)))
+
+    def _save_weights(self, output_dir: str | None, state_dict: dict[str, Any] | None) -> None:
         if self.checkpoints.save_heads(output_dir, state_dict):
             return
         if self.is_fsdp_enabled:
@@ -319,6 +383,8 @@ class CustomClipTrainer(Trainer):
             super()._save(output_dir, state_dict)
         if self.args.should_save:
             folder = Path(output_dir or str(self.args.output_dir))
+            if (bank := self._hubness_bank()) is not None:
+                bank.save(folder)
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             write_json(folder / "training_args.json", self.args.to_dict())
 
@@ -326,11 +392,14 @@ class CustomClipTrainer(Trainer):
         return self.checkpoints.output_dir(super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.checkpoints.write(partial(super()._save_checkpoint, model, trial))
+        with self._shown_weights():
+            self.checkpoints.write(partial(super()._save_checkpoint, model, trial))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if not self.checkpoints.load(resume_from_checkpoint, model):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self.average is not None:
+            self.average.resume(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         if not self.checkpoints.load(self.state.best_model_checkpoint):

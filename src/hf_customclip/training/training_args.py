@@ -11,32 +11,57 @@ from transformers.trainer_utils import IntervalStrategy
 CAPTION_SAMPLINGS = ("first", "random")
 FEATURE_CACHES = ("auto", "always", "never")
 FEATURE_PRECISIONS = ("auto", "float32", "bfloat16")
-HEAD_INITS = ("cca",)
+HEAD_INITS = ("auto", "cca")
+BATCHES = ("images", "pairs")
+METHODS = ("gradient", "closed_form")
 UNREADABLE_IMAGES = ("error", "skip")
 
 
 @dataclass
 class CustomClipTrainingArguments(TrainingArguments):
-    """`TrainingArguments` whose defaults are the recipe (batch 128, 3 epochs, 1e-3), with a few fields more.
+    """`TrainingArguments` whose defaults are the measured recipe for frozen towers (benchmarks/flickr8k.md), with a
+    few fields more. The tutorial's own settings are examples/configs/tutorial.yaml.
 
     Raises:
         ValueError: a value that is not allowed, naming the allowed ones.
     """
 
     per_device_train_batch_size: int = field(
-        default=128, metadata={"help": "Image-caption pairs a process and step."}
+        default=256,
+        metadata={"help": "Images a process and step, each with its captions; or pairs (see batch_of)."},
     )
     per_device_eval_batch_size: int = field(
         default=128, metadata={"help": "Images a process and evaluation step."}
     )
-    num_train_epochs: float = field(default=3.0, metadata={"help": "How often each chosen caption is shown."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Peak learning rate."})
+    num_train_epochs: float = field(
+        default=16.0, metadata={"help": "How often each chosen caption is shown."}
+    )
+    learning_rate: float = field(default=7e-4, metadata={"help": "Peak learning rate."})
+    weight_decay: float = field(default=0.3, metadata={"help": "AdamW's, of matrices alone."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate goes down."})
+    warmup_steps: float = field(
+        default=0.05, metadata={"help": "Steps of warm-up; below 1 as a share of all steps."}
+    )
+    method: str = field(
+        default="gradient",
+        metadata={
+            "help": "'gradient' steps, or 'closed_form': heads by canonical correlation analysis of the cached "
+            "features, in seconds and without a step. Both towers must be frozen."
+        },
+    )
+    batch_of: str = field(
+        default="images",
+        metadata={
+            "help": "What a batch is made of: 'images', each with all its chosen captions, every one of which is "
+            "right; or image-caption 'pairs' that hold no image twice."
+        },
+    )
     logging_steps: float = field(default=10, metadata={"help": "Steps between two logged losses."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "The batches hold only what is used."}
     )
     captions_per_image: int | None = field(
-        default=2, metadata={"help": "Captions of each image that an epoch shows; null for all."}
+        default=None, metadata={"help": "Captions of each image that an epoch shows; null for all."}
     )
     caption_sampling: str = field(
         default="first", metadata={"help": "'first' captions each epoch, or 'random' ones anew each epoch."}
@@ -53,10 +78,31 @@ class CustomClipTrainingArguments(TrainingArguments):
         },
     )
     head_init: str | None = field(
-        default=None,
+        default="auto",
         metadata={
-            "help": "'cca': heads start at canonical correlation analysis of the cached features, a closed form; "
-            "null: as the model has them. Both towers must be frozen, for their features to be kept."
+            "help": "'cca': heads start at canonical correlation analysis of the cached features, a closed form, for "
+            "which both towers must be frozen; 'auto': so where that is the case; null: as the model has them."
+        },
+    )
+    ema_decay: float | None = field(
+        default=0.98,
+        metadata={
+            "help": "Average the heads over the steps (exponential moving average) in runs on cached features; the "
+            "average is evaluated and saved. null for none."
+        },
+    )
+    image_views: int = field(
+        default=1,
+        metadata={
+            "help": "Views of each image from which every step draws one: 1 for the image as it is, 2 for its mirror "
+            "image too, more for so many random crops beside; each is one more pass that is cached."
+        },
+    )
+    hubness_bank_size: int = field(
+        default=2000,
+        metadata={
+            "help": "Training images and captions whose embeddings are saved with the model, to correct rankings for "
+            "hubs; evaluation then shows both. In runs on cached features; 0 for none."
         },
     )
     tower_learning_rate: float | None = field(
@@ -132,6 +178,15 @@ class CustomClipTrainingArguments(TrainingArguments):
             )
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be above 0 and at most 1, got {self.layer_decay}")
+        _check_choice("method", self.method, METHODS)
+        _check_choice("batch_of", self.batch_of, BATCHES)
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be between 0 and 1 or null, got {self.ema_decay}")
+        if self.image_views < 1 or self.hubness_bank_size < 0:
+            raise ValueError(
+                f"image_views={self.image_views}, hubness_bank_size={self.hubness_bank_size}: at least 1 view and "
+                "a bank of 0 or more are needed"
+            )
         if self.head_init is not None:
             _check_choice("head_init", self.head_init, HEAD_INITS)
         self._check_early_stopping()

@@ -1,0 +1,38 @@
+"""The bank of training embeddings by which rankings are corrected for hubs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..data.pairs import ImageCaptionsDataset
+from ..inference.encode import evaluating
+from ..inference.hubness import HubnessBank
+
+
+def hubness_bank(model: Any, images: ImageCaptionsDataset, size: int, seed: int) -> HubnessBank:
+    """At most `size` training images, and a caption of each, as the model embeds them now.
+
+    Args:
+        images: with cached features of both towers.
+        seed: it draws the images and the captions.
+    """
+    generator = np.random.default_rng(seed)
+    captions = [numbers for numbers in images.table.captions_of_images() if numbers]
+    chosen = np.sort(generator.permutation(len(captions))[:size])
+    batch = images.__getitems__([(0, (int(generator.choice(captions[i])),)) for i in chosen])
+    assert isinstance(batch, dict)
+    heads = {"image": model.visual_projection, "text": model.text_projection}
+    with evaluating(model):
+        embeds = {
+            f"{kind}_embeds": _unit(head, batch[f"{kind}_features"].to(model.device))
+            for kind, head in heads.items()
+        }
+    return HubnessBank(**embeds)
+
+
+def _unit(head: torch.nn.Module, features: torch.Tensor) -> torch.Tensor:
+    return F.normalize(head(features.to(next(head.parameters()).dtype)).float(), dim=-1)
