@@ -1,21 +1,17 @@
 """Search over a large collection: build time, size on disk, memory, latency, recall@10 against exact search.
 
-python benchmarks/search_speed.py                         # 1,000,000 x 512
-python benchmarks/search_speed.py --count 100000
-python benchmarks/search_speed.py --model outputs/sample  # and text queries through a model, and the command line
+python benchmarks/search_speed.py                    # 1,000,000 x 512
+python benchmarks/search_speed.py --count 100000 --compressions int8 binary none
 
 The vectors are drawn, not embedded, so that anybody can draw them again. 5,000 clusters of unequal size
 (Zipf, exponent 0.7); in each, vectors vary along 24 directions of its own; the centres and directions have a
 spectrum that falls as 1 / (1 + (i / 35)^2), a little noise in all 512 dimensions is added, and a common offset, the
 "cone" of real embeddings. Queries are like words, not like images: one half is an image's content, one half is
-noise of the same spectrum, and their common offset is another one, so that no query lies near any vector. Printed
-beside it: how many dimensions hold 90 % of the variance, and how near queries come, to compare with a real model.
+noise of the same spectrum, and their common offset is another one, so that no query lies near any vector. Seconds
+of CPU stand beside those on the wall, which other processes lengthen.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,60 +19,118 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
-from hf_customclip.search.rows import Rows, rows_table
 
-from hf_customclip.inference.load_model import load_model
-from hf_customclip.search import ImageIndex, files
-from hf_customclip.search.encoder import Encoder, ModelName
-from hf_customclip.search.sources import own_schema
+from hf_customclip.search.approximate import COMPRESSIONS, approximate_settings, train_approximate
+from hf_customclip.search.table import ModelName, VectorTable, with_vectors
 
 WIDTH, CLUSTERS, DIRECTIONS, QUERIES = 512, 5000, 24, 500
-TEXTS = (
-    "a red car",
-    "a happy face",
-    "a building with a tower",
-    "an animal that lives in the sea",
-    "two flags",
-)
+ROWS_AT_A_TIME = 50_000
+FILTERS = {"a filter that half meet": "year < 2000", "a filter that one in fifty meets": "year = 1999"}
 
 
 def main() -> None:
-    """Build, then measure in a process of its own."""
+    """Write, index in each way, measure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--count", type=int, default=1_000_000)
-    parser.add_argument("--model", help="a model of 512 dimensions, for text queries end to end")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--compressions", nargs="+", choices=list(COMPRESSIONS), default=["int8"])
     arguments = parser.parse_args()
-    if arguments.measure:
-        return measure(arguments.measure, arguments.model)
-    with tempfile.TemporaryDirectory() as folder:
-        build(Path(folder), arguments.count, arguments.model)
-        command = [sys.executable, __file__, "--measure", folder]
-        subprocess.run(command + (["--model", arguments.model] if arguments.model else []), check=True)
-        if arguments.model:
-            command_line(folder)
-
-
-def build(folder: Path, count: int, model: str | None) -> None:
-    """Draw, index, save; queries and the exact answers go beside the index."""
-    made_by = Encoder(*load_model(model)).describe() if model else ModelName("", "0" * 32, WIDTH)
-    vectors, queries = draw(count)
+    vectors, queries = draw(arguments.count)
     describe(vectors, queries)
-    ids = [f"{number:07}" for number in range(count)]
-    table = pa.table({"id": ids, "path": ids, "state": ids}, schema=own_schema())
-    table = table.append_column("year", pa.array(np.arange(count) % 50 + 1975))
-    index = ImageIndex(Encoder(None, None), made_by, Rows(rows_table(table, vectors)))
-    del vectors
-    start, cpu = time.perf_counter(), time.process_time()
-    index.save(folder / "index")
-    line("build and save", f"{time.perf_counter() - start:.0f} s ({time.process_time() - cpu:.0f} s of CPU)")
-    for kind in ("rows", "neighbours"):
-        size = sum(file.stat().st_size for file in (folder / "index").glob(f"{kind}-*"))
-        line(f"on disk, {kind}", f"{size / 1e6:,.0f} MB")
-    _, exact = index.nearest(queries, 10, exact=True)
-    np.savez(folder / "queries.npz", queries=queries, exact=exact)
+    with tempfile.TemporaryDirectory() as folder:
+        table = VectorTable.open_or_create(folder, ModelName("", "0" * 32, WIDTH))
+        with timed("write"):
+            write(table, vectors)
+        line("on disk, rows", f"{size(Path(folder)) / 1e6:,.0f} MB")
+        exact = {
+            where: nearest(table, queries[:20], where, exact=True) for where in (None, *FILTERS.values())
+        }
+        report("exact", table, queries[:20], None, exact[None], exact=True)
+        for compression in arguments.compressions:
+            measure(table, Path(folder), compression, queries, exact)
+
+
+def write(table: VectorTable, vectors: np.ndarray) -> None:
+    """Put the rows, as a run that embeds would, and join what that leaves."""
+    for first in range(0, len(vectors), ROWS_AT_A_TIME):
+        part = vectors[first : first + ROWS_AT_A_TIME]
+        ids = [f"{number:07}" for number in range(first, first + len(part))]
+        rows = pa.table(
+            {"id": ids, "path": ids, "state": ids, "year": np.arange(first, first + len(part)) % 50 + 1975}
+        )
+        table.put(with_vectors(rows, part))
+    table.table.optimize()
+
+
+def measure(
+    table: VectorTable,
+    folder: Path,
+    compression: str,
+    queries: np.ndarray,
+    exact: dict[str | None, list[set]],
+) -> None:
+    """Index, and search with and without filters."""
+    kind = COMPRESSIONS[compression][0]
+    before = psutil.Process().memory_info().rss
+    with timed(f"{compression} ({kind}): build, and measure how far to look"):
+        train_approximate(table.table, WIDTH, compression)
+    settings = approximate_settings(table.table)
+    line(
+        "looks at",
+        f"{settings['effort']} (of {settings['cells']} cells), states recall@10 {settings['recall']:.3f}",
+    )
+    report("a query", table, queries, None, exact[None])
+    for name, where in FILTERS.items():
+        report(name, table, queries[:100], where, exact[where])
+    stats = sorted((folder / "images.lance" / "_indices").iterdir(), key=lambda entry: entry.stat().st_mtime)
+    line("on disk, all indexes so far", f"{sum(size(entry) for entry in stats) / 1e6:,.0f} MB")
+    line("memory, more than before", f"{(psutil.Process().memory_info().rss - before) / 1e6:,.0f} MB")
+
+
+def nearest(table: VectorTable, queries: np.ndarray, where: str | None, exact: bool = False) -> list[set]:
+    """Ids that are found for each query."""
+    return [{row["id"] for row in rows} for rows in table.nearest(queries, 10, where, exact)]
+
+
+def report(
+    name: str,
+    table: VectorTable,
+    queries: np.ndarray,
+    where: str | None,
+    right: list[set],
+    exact: bool = False,
+) -> None:
+    """One line: latency of single queries, and recall@10 over those with an exact answer."""
+    nearest(table, queries[:10], where, exact)  # pages are read in
+    found, walls, cpu = [], [], time.process_time()
+    for query in queries:
+        start = time.perf_counter()
+        found += nearest(table, query[None], where, exact)
+        walls.append(time.perf_counter() - start)
+    cpu = (time.process_time() - cpu) / len(queries)
+    p50, p95 = 1000 * np.percentile(walls, [50, 95])
+    recall = np.mean([len(one & other) / 10 for one, other in zip(right, found, strict=False)])
+    line(name, f"p50 {p50:.1f} ms, p95 {p95:.1f} ms, CPU {1000 * cpu:.1f} ms, recall@10 {recall:.3f}")
+
+
+class timed:
+    """Prints the seconds of a block, on the wall and of CPU."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        line(self.name, f"{wall:.0f} s, {cpu:.0f} s of CPU")
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def draw(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -118,93 +172,6 @@ def describe(vectors: np.ndarray, queries: np.ndarray) -> None:
         "cosine of a query, mean and best",
         f"{scores.mean():.2f}, {scores[:, -1].mean():.2f} (of {len(some):,})",
     )
-
-
-def measure(folder: Path, model: str | None) -> None:
-    """Latency, recall and memory of the saved index."""
-    kept = np.load(folder / "queries.npz")
-    before = psutil.Process().memory_info()
-    memory = before.rss - before.shared
-    start = time.perf_counter()
-    saved = files.read(folder / "index")
-    encoder = Encoder(*load_model(model)) if model else Encoder(None, None)
-    index = ImageIndex(encoder, saved.made_by, saved.rows, saved.neighbours)
-    if not model:
-        line("opening", f"{1000 * (time.perf_counter() - start):.0f} ms")
-    if index.recall is not None:
-        line("cells looked into", f"{index._neighbours.cells} of {index._neighbours._ivf().nlist}")
-        line("recall@10 that the index states", f"{index.recall:.3f}")
-    for name, options in (
-        ("approximate", {}),
-        ("approximate, filter that half meet", {"filter": {"year": list(range(1975, 2000))}}),
-        ("filter that one in fifty meets", {"filter": {"year": 1999}}),
-    ):
-        report(name, index, kept["queries"], None if options else kept["exact"], options)
-    report("exact", index, kept["queries"][:30], kept["exact"], {"exact": True})
-    used = psutil.Process().memory_info()
-    line(
-        "memory, own, and before the index",
-        f"{(used.rss - used.shared) / 1e6:,.0f} MB, {memory / 1e6:,.0f} MB",
-    )
-    line("memory, mapped files", f"{used.shared / 1e6:,.0f} MB, which the system may take back")
-    if model:
-        timed = [clock(lambda text=text: index.search(text, 10)) for text in TEXTS * 20]
-        line("words to results, end to end", percentiles([wall for wall, _ in timed]))
-        timed = [clock(lambda text=text: encoder.encode([text])) for text in TEXTS * 20]
-        line("of which tokenising and embedding", percentiles([wall for wall, _ in timed]))
-
-
-def report(
-    name: str, index: ImageIndex, queries: np.ndarray, exact: np.ndarray | None, options: dict
-) -> None:
-    """One line: latency of single queries, and recall@10."""
-    found = []
-
-    def search(query: np.ndarray) -> None:
-        found.append(index.nearest(query[None], 10, **options)[1][0])
-
-    for query in queries[:10]:  # pages are read in
-        search(query)
-    found.clear()
-    timed = [clock(lambda query=query: search(query)) for query in queries]
-    if exact is None:
-        some = slice(0, 20)
-        _, exact = index.nearest(queries[some], 10, exact=True, **options)
-        found = found[some]
-    pairs = zip(found, exact[: len(found)], strict=True)
-    recall = np.mean([len(set(one.tolist()) & set(other.tolist())) / 10 for one, other in pairs])
-    cpu = np.median([cpu for _, cpu in timed])
-    line(name, f"{percentiles([wall for wall, _ in timed])}, CPU {1000 * cpu:.1f} ms, recall@10 {recall:.3f}")
-
-
-def clock(function) -> tuple[float, float]:
-    """Seconds on the wall, and of this thread on a CPU: on a busy machine they differ."""
-    wall, cpu = time.perf_counter(), time.thread_time()
-    function()
-    return time.perf_counter() - wall, time.thread_time() - cpu
-
-
-def percentiles(seconds: list[float]) -> str:
-    """p50 and p95 in milliseconds."""
-    p50, p95 = 1000 * np.percentile(seconds, [50, 95])
-    return f"p50 {p50:.1f} ms, p95 {p95:.1f} ms"
-
-
-def command_line(folder: str) -> None:
-    """How long the command takes that needs no model, and one that searches."""
-    program = [sys.executable, "-m", "hf_customclip.cli"]
-    for name, arguments in (
-        ("hf-customclip --help", ["--help"]),
-        ("hf-customclip search --help", ["search", "--help"]),
-        ("hf-customclip search INDEX words", ["search", f"{folder}/index", "a red car", "--json"]),
-    ):
-        seconds = []
-        for _ in range(5):
-            start = time.perf_counter()
-            done = subprocess.run(program + arguments, check=True, capture_output=True, text=True)
-            seconds.append(time.perf_counter() - start)
-        assert "--json" not in arguments or len(json.loads(done.stdout)) == 10
-        line(name, f"{min(seconds):.2f} s, the best of 5 (median {np.median(seconds):.2f} s)")
 
 
 def line(name: str, value: str) -> None:

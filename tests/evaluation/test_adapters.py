@@ -1,9 +1,11 @@
 """Pins: the open_clip-style calls give the model's own embeddings; the real clip_benchmark, where installed,
-runs our models from its own command line and functions and finds the numbers we find."""
+runs our models from its own command line and functions and finds the numbers we find; torchmetrics' CLIPScore is
+a hundred times our cosine."""
 
 import json
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -106,3 +108,13 @@ def test_clip_benchmarks_label_embeddings_are_ours(loaded, model, processor):
     )
     expected = ZeroShotClassifier(model, processor, labels, ["a photo of {}", "the {}"]).label_embeds
     torch.testing.assert_close(theirs.T, expected)
+
+
+def test_torchmetrics_clip_score(saved_model, model, processor):
+    multimodal = pytest.importorskip("torchmetrics.multimodal")
+    originals = [image.convert("RGB") for image in tiny_dataset(3)["image"][:]]
+    pixels = [torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in originals]
+    score = multimodal.CLIPScore(lambda: adapters.load_for_clip_score(saved_model))
+    cosines = (encode_images(model, processor, originals) * encode_texts(model, processor, TEXTS)).sum(1)
+    assert score(pixels, TEXTS).item() == pytest.approx(max(0, 100 * cosines.mean().item()), abs=1e-3)
+    assert abs(cosines.mean()) > 1e-2

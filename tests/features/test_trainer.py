@@ -39,6 +39,11 @@ def trainer(
         "feature_cache_dir": str(tmp_path / "features"),
         "feature_precision": "float32",
         "per_device_train_batch_size": 8,
+        "batch_of": "pairs",
+        "captions_per_image": 2,
+        # What only runs on cached features have.
+        "head_init": None,
+        "ema_decay": None,
         "num_train_epochs": 2,
         "logging_steps": 1,
         "report_to": "none",

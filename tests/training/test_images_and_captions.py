@@ -128,6 +128,8 @@ def test_the_bank_holds_training_embeddings_alone(tmp_path):
     embedded = trainer.predict(trainer.train_dataset).predictions
     nearest = (bank.image_embeds @ torch.from_numpy(embedded[0]).T).max(1).values
     assert (nearest > 0.999).all()
+    one_caption = make_trainer(tmp_path / "one", batch_of="images", captions_per_image=1)
+    assert "eval_csls_rsum" in one_caption.evaluate()  # of the captions that have features
     without = make_trainer(tmp_path / "none", hubness_bank_size=0, **IMAGES)
     assert "eval_csls_rsum" not in without.evaluate()
 

@@ -1,8 +1,10 @@
-"""A model in the shape that LAION's CLIP_benchmark and open_clip-style code call.
+"""A model in the shapes that other people's measuring code calls: CLIP_benchmark, open_clip's kin, torchmetrics.
 
 model, transform, tokenizer = load_open_clip_style("user/my-clip", device="cpu")
 image_features = model.encode_image(transform(image)[None])
 text_features = model.encode_text(tokenizer(["a cat", "a dog"]))
+
+score = torchmetrics.multimodal.CLIPScore(lambda: load_for_clip_score("user/my-clip"))
 """
 
 from __future__ import annotations
@@ -123,6 +125,33 @@ def load_open_clip_style(
     tokenizer = OpenClipStyleTokenizer(processor, model.config.max_text_length)
     adapted = OpenClipStyleModel(model, processor.tokenizer.pad_token_id)
     return adapted, OpenClipStyleTransform(processor), tokenizer
+
+
+class TensorFeatures(nn.Module):
+    """`get_image_features` and `get_text_features` that give tensors, as before transformers 5.
+
+    torchmetrics' CLIPScore calls them so; the embeddings it normalises itself.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model, self.config = model.eval(), model.config
+
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        """Pixels `[n, channels, height, width]` to embeddings `[n, d]`."""
+        return self.model.get_image_features(pixel_values=pixel_values).pooler_output
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Tokens `[n, length]` to embeddings `[n, d]`."""
+        return self.model.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+
+
+def load_for_clip_score(model_name: str | os.PathLike[str]) -> tuple[TensorFeatures, ProcessorMixin]:
+    """A model folder or Hub id as what torchmetrics' CLIPScore takes a function for."""
+    from ..inference.load_model import load_model
+
+    model, processor = load_model(model_name)
+    return TensorFeatures(model), processor
 
 
 def register_with_clip_benchmark() -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from .joining_custom_clip import first_line
 from .pooling_custom_clip import spatial_axes
+from .remote_code_custom_clip import is_remote
 from .towers_custom_clip import build_tower, image_input_shape
 
 SEED = 0
@@ -196,12 +197,12 @@ def _check_map_layout(model: Any) -> None:
 
 def _check_is_rebuilt(model: Any, tower: str) -> None:
     """A checkpoint is loaded into what its configuration builds."""
-    saved = json.loads(model.config.to_json_string())
-    config = getattr(type(model.config).from_dict(saved), f"{tower}_config")
     module = model.get_submodule(f"{tower}_model")
-    if type(config).__name__ != type(module.config).__name__:
-        return  # of remote code: found only beside its code
+    if is_remote(module):
+        return  # found only beside its code
     try:
+        saved = json.loads(model.config.to_json_string())
+        config = getattr(type(model.config).from_dict(saved), f"{tower}_config")
         with torch.device("meta"):
             rebuilt = build_tower(config)
         shapes = {name: value.shape for name, value in rebuilt.state_dict().items()}

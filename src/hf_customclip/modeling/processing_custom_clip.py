@@ -1,13 +1,15 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """CustomClipProcessor: images to pixels as the image tower wants them, captions to tokens."""
 
+import math
 import os
 from typing import Any
 
 from torchvision import models
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPImageProcessor
+from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
 
+from .image_processing_custom_clip import CustomClipImageProcessor
 from .modeling_torchvision_backbone import published_weights
 from .towers_custom_clip import image_input_shape, tower_config
 
@@ -27,6 +29,14 @@ class CustomClipProcessor(ProcessorMixin):
     valid_processor_kwargs = CustomClipProcessorKwargs
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, **kwargs: Any) -> None:
+        if tokenizer is not None:
+            # The first position must be the text's first, whatever stands beside it in the batch.
+            tokenizer.padding_side = "right"
+            if tokenizer.pad_token is None:  # a decoder's; the attention mask hides it
+                tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
+        if image_processor is not None:
+            # Loading leaves it there, which then differs from the same one as it was made; saving writes it anew.
+            vars(image_processor).pop("auto_map", None)
         super().__init__(image_processor, tokenizer, **kwargs)
 
     @classmethod
@@ -51,10 +61,10 @@ class CustomClipProcessor(ProcessorMixin):
         """
         if str(vision) in models.list_models(module=models):
             preset = _torchvision_options(str(vision), vision_weights or "DEFAULT")
-            image_processor = CLIPImageProcessor(**{**preset, **image_options})
+            image_processor = CustomClipImageProcessor(**{**preset, **image_options})
         else:
             image_processor = _image_processor(vision, image_options, **(vision_kwargs or {}))
-        tokenizer = AutoTokenizer.from_pretrained(text, **(text_kwargs or {}))
+        tokenizer = _tokenizer(text, **(text_kwargs or {}))
         tokenizer.model_max_length = max_text_length
         return cls(image_processor, tokenizer)
 
@@ -62,14 +72,15 @@ class CustomClipProcessor(ProcessorMixin):
         """As `ProcessorMixin.save_pretrained`; the code files come along."""
         files = super().save_pretrained(save_directory, *args, **kwargs)
         # Saving leaves it on the object, which then differs from the same processor loaded.
-        vars(self).pop("auto_map", None)
+        for part in (self, self.image_processor):
+            vars(part).pop("auto_map", None)
         return files
 
 
 def _image_processor(vision: str | os.PathLike[str], options: dict[str, Any], **kwargs: Any) -> Any:
     config = tower_config(vision, "vision", **kwargs)
     if config.model_type == "timm_wrapper":
-        return CLIPImageProcessor(**{**_timm_options(config), **options})
+        return CustomClipImageProcessor(**{**_timm_options(config), **options})
     return AutoImageProcessor.from_pretrained(vision, **{**kwargs, **options})
 
 
@@ -77,22 +88,57 @@ def _torchvision_options(architecture: str, weights: str) -> dict[str, Any]:
     """The evaluation preset that torchvision publishes beside its weights."""
     preset = published_weights(architecture, weights).transforms()
     resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[preset.interpolation.value]
-    return _options(preset.resize_size[0], preset.crop_size[0], preset.mean, preset.std, resample)
+    crop = (preset.crop_size[0], preset.crop_size[0])
+    return _options({"shortest_edge": preset.resize_size[0]}, crop, preset.mean, preset.std, resample)
 
 
 def _timm_options(config: Any) -> dict[str, Any]:
     """timm's `pretrained_cfg`, so that no second kind of image processor is needed."""
     preset = getattr(config, "pretrained_cfg", None) or {}
-    crop = image_input_shape(config)[1]
-    resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[preset.get("interpolation", "bicubic")]
+    crop = image_input_shape(config)[1:]
+    resample = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}[
+        preset.get("interpolation", "bicubic")
+    ]
     mean, std = preset.get("mean", IMAGENET_MEAN), preset.get("std", IMAGENET_STD)
-    return _options(int(crop / preset.get("crop_pct", 0.875)), crop, mean, std, resample)
+    height, width = (math.floor(side / (preset.get("crop_pct") or 0.875)) for side in crop)
+    mode = preset.get("crop_mode") or "center"
+    if mode == "center" and height != width:
+        raise ValueError(
+            f"timm's crop_mode='center' of a {width} x {height} image is not offered: give "
+            f"size={{'height': {height}, 'width': {width}}}"
+        )
+    sizes = {
+        "center": {"shortest_edge": height},
+        "squash": {"height": height, "width": width},
+        "border": {"max_height": height, "max_width": width},
+    }
+    return _options(sizes[mode], crop, mean, std, resample)
 
 
-def _options(resize: int, crop: int, mean: Any, std: Any, resample: int) -> dict[str, Any]:
+def _tokenizer(text: str | os.PathLike[str], **kwargs: Any) -> Any:
+    """The text tower's tokenizer, which must know words, and none that the tower has no embedding for."""
+    tokenizer = AutoTokenizer.from_pretrained(text, **kwargs)
+    known = getattr(tower_config(text, "text", **kwargs), "vocab_size", None)
+    if known is not None and len(tokenizer) > known:
+        raise ValueError(
+            f"the tokenizer of {str(text)!r} has {len(tokenizer)} tokens, and the text tower embeddings for {known}: "
+            "give the folder of a tower with its own tokenizer"
+        )
+    words = tokenizer("a photo of a dog", add_special_tokens=False)["input_ids"]
+    if not words or all(token == tokenizer.unk_token_id for token in words):
+        raise ValueError(
+            f"the tokenizer of {str(text)!r} knows no word of 'a photo of a dog' (100 % unknown): its files are "
+            "missing from the folder, or it is another language's; save the tokenizer beside the text tower"
+        )
+    return tokenizer
+
+
+def _options(
+    size: dict[str, int], crop: tuple[int, int], mean: Any, std: Any, resample: int
+) -> dict[str, Any]:
     return {
-        "size": {"shortest_edge": resize},
-        "crop_size": {"height": crop, "width": crop},
+        "size": size,
+        "crop_size": {"height": crop[0], "width": crop[1]},
         "image_mean": list(mean),
         "image_std": list(std),
         "resample": resample,

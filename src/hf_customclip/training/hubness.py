@@ -13,15 +13,18 @@ from ..inference.encode import evaluating
 from ..inference.hubness import HubnessBank
 
 
-def hubness_bank(model: Any, images: ImageCaptionsDataset, size: int, seed: int) -> HubnessBank:
+def hubness_bank(
+    model: Any, images: ImageCaptionsDataset, size: int, seed: int, captions_per_image: int | None = None
+) -> HubnessBank:
     """At most `size` training images, and a caption of each, as the model embeds them now.
 
     Args:
         images: with cached features of both towers.
         seed: it draws the images and the captions.
+        captions_per_image: of how many captions of an image, the first ones, features are there; None for all.
     """
     generator = np.random.default_rng(seed)
-    captions = [numbers for numbers in images.table.captions_of_images() if numbers]
+    captions = [numbers[:captions_per_image] for numbers in images.table.captions_of_images() if numbers]
     chosen = np.sort(generator.permutation(len(captions))[:size])
     batch = images.__getitems__([(0, (int(generator.choice(captions[i])),)) for i in chosen])
     assert isinstance(batch, dict)
