@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from ..data.images import to_rgb
 
 if TYPE_CHECKING:
-    from ..search import ImageIndex, SearchResult
+    from ..search import ImageIndex
 
 COUNTS = [12, 24, 48]
 LARGE = (1000, 1000)
@@ -61,7 +61,7 @@ def search_tab(
         )
         return shown, message, found, ""
 
-    def describe(found: "list[SearchResult]", event: gr.SelectData) -> str:
+    def describe(found: list[Any], event: gr.SelectData) -> str:
         each = found[event.index]
         lines = [f"**{each.id}**, cosine {each.score:.3f}"]
         return "\n".join(
