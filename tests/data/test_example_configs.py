@@ -60,7 +60,8 @@ def quick(config, paths, towers, folder):
     overrides = [f"data.{key}={path}" for key, path in paths.items()]
     overrides += [f"model.{key}={path}" for key, path in towers.items()]
     training = {"num_train_epochs": 1, "per_device_train_batch_size": 2, "use_cpu": True, "report_to": "none",
-                "dataloader_num_workers": 0, "output_dir": folder, "disable_tqdm": True}  # fmt: skip
+                "dataloader_num_workers": 0, "output_dir": folder, "disable_tqdm": True,
+                "head_init": "null"}  # fmt: skip # the closed form fits a few images perfectly: a loss of 0
     overrides += [f"training.{key}={value}" for key, value in training.items()]
     return load_config(CONFIGS / config, overrides)
 
@@ -87,7 +88,8 @@ def test_config_trains(config, lay_out, towers, tmp_path, monkeypatch):
     metrics = run_training(quick(config, paths, towers, tmp_path / "out"))
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert results["eval_i2t_recall@10"] == metrics["eval_i2t_recall@10"]
-    assert results["train_loss"] > 0
+    # On so few images heads from CCA may leave nothing to lose.
+    assert 0 <= results["train_loss"] < 20
     assert (tmp_path / "out" / "model.safetensors").is_file()
     assert (tmp_path / "out" / "modules.json").is_file()  # sentence-transformers'
 
@@ -125,7 +127,7 @@ def test_form_trains(form, tmp_path):
     splits = load_image_text_dataset(form(tmp_path / "data")[0])
     args = CustomClipTrainingArguments(
         output_dir=str(tmp_path / "out"), max_steps=1, per_device_train_batch_size=2, use_cpu=True,
-        report_to="none", disable_tqdm=True, save_strategy="no",
+        report_to="none", disable_tqdm=True, save_strategy="no", head_init=None,
     )  # fmt: skip
     held_out = splits["validation" if "validation" in splits else "test"]
     trainer = CustomClipTrainer(

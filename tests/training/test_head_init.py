@@ -1,6 +1,6 @@
 """Pins: heads started by canonical correlation analysis find what is shared between noisy features, as an
 independent NumPy computation does; both kinds of heads; seeded training is not shifted by it; it needs both
-towers' cached features and says so."""
+towers' cached features and says so; equal features leave the heads alone."""
 
 import numpy as np
 import pytest
@@ -76,3 +76,12 @@ def test_without_cached_features_it_says_so(tmp_path):
         make_trainer(tmp_path, model, head_init="cca").train()
     with pytest.raises(ValueError, match="head_init must be one of 'auto', 'cca', got 'pca'"):
         make_trainer(tmp_path, head_init="pca")
+
+
+def test_equal_features_leave_the_heads_as_they_are(caplog):
+    """One image, or the same one many times: there is no direction to go by, and no error in linear algebra."""
+    heads = tiny_model().visual_projection, tiny_model().text_projection
+    before = [head.linear1.weight.clone() for head in heads]
+    same = FeatureBatch(torch.ones(6, 32), torch.randn(6, 32), torch.arange(6))
+    start_heads_at_cca(*heads, [same])
+    assert all(torch.equal(head.linear1.weight, old) for head, old in zip(heads, before, strict=True))

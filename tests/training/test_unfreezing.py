@@ -1,6 +1,7 @@
 """Pins: towers and heads by their own learning rates, lower layers slower, by the groups that freezing goes by;
 image locked and text trained; gradient checkpointing with frozen and trained towers gives the same weights;
-torch.compile trains; frozen BatchNorm does not move in 100 steps."""
+torch.compile trains, given as a compiled model too; half-precision towers are trained in float32; frozen BatchNorm
+does not move in 100 steps."""
 
 import pytest
 import torch
@@ -110,3 +111,40 @@ def test_frozen_batch_norm_stands_still_for_100_steps(tmp_path):
     for name, tensor in before.items():
         frozen = name.startswith(("vision_model.", "text_model."))
         assert torch.equal(tensor, after[name]) == frozen, name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_towers_are_trained_in_float32(tmp_path, dtype):
+    model = tiny_model()
+    model.vision_model.to(dtype)
+    model.text_model.to(dtype)
+    model.unfreeze("text", last_groups=1)
+    before = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+    options = {"learning_rate": 1e-5, "max_steps": 2, "warmup_steps": 0, "lr_scheduler_type": "constant"}
+    make_trainer(tmp_path, model, **options).train()
+    assert {p.dtype for p in model.vision_model.parameters()} == {dtype}  # frozen: as it was loaded
+    assert {p.dtype for p in model.text_model.parameters()} == {torch.float32}
+    for name, weights in before.items():
+        if name.startswith("text_model.") and name.endswith("weight"):
+            moved = (model.get_parameter(name) != weights).float().mean()
+            assert moved > 0.9, name
+
+
+def test_a_compiled_model_trains_and_saves_under_its_own_names(tmp_path):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    model = tiny_model()
+    model.unfreeze("text", last_groups=1)
+    compiled = torch.compile(model, backend=backend)
+    trainer = make_trainer(tmp_path, compiled, save_strategy="steps", save_steps=3, max_steps=3)
+    trainer.train()
+    trainer.save_model()
+    assert graphs, "nothing was compiled"
+    for folder in (tmp_path, tmp_path / "checkpoint-3"):
+        saved = CustomClipModel.from_pretrained(folder).state_dict()
+        assert saved.keys() == model.state_dict().keys()
+        assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())

@@ -3,13 +3,99 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="The cached outputs of frozen towers: what is stored, and how to be rid of it.")
+from .data_options import DataOptions, takes_data_options
+from .options import Workers
+
+app = typer.Typer(help="The outputs of frozen towers: extracted into shards, listed, cleared.")
+
+EXTRACT_HELP = """Run both frozen towers once over any number of pairs, into feature shards.
+
+\b
+    hf-customclip features extract 'cc3m/{00000..00331}.tar' features/ --config my.yaml
+    hf-customclip features extract me/dataset s3://bucket/features --model outputs/sample
+    torchrun --nproc_per_node 8 -m hf_customclip.cli features extract ...
+
+The source is read as a stream: WebDataset tars, Parquet, JSON lines, a folder, a Hub id. Run again after a kill,
+it goes on with what is missing. Heads then train on the shards: training.feature_shards=features/.
+"""
 
 Folder = Annotated[Path | None, typer.Option("--dir", help="Where features lie; by default in the HF cache.")]
+
+
+@app.command("extract", help=EXTRACT_HELP)
+@takes_data_options
+def extract(
+    source: Annotated[str, typer.Argument(help="The data, as for training.")],
+    out: Annotated[str, typer.Argument(help="A folder, or an address that fsspec knows (s3://, hf://).")],
+    data_options: DataOptions,
+    config: Annotated[Path | None, typer.Option(help="A training configuration, for its towers.")] = None,
+    model: Annotated[str | None, typer.Option(help="Or a saved model, for its towers.")] = None,
+    split: Annotated[str, typer.Option(help="Which split of the data.")] = "train",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    unreadable: Annotated[str, typer.Option(help="skip or error: images that cannot be read.")] = "skip",
+    workers: Workers = 0,
+    process_index: Annotated[
+        int | None,
+        typer.Option(min=0, help="This process's number, where no launcher gives it (SLURM arrays)."),
+    ] = None,
+    num_processes: Annotated[int | None, typer.Option(min=1, help="And how many there are.")] = None,
+) -> None:
+    """Extract, and say what came of it."""
+    _check_choice("--precision", precision, ("auto", "float32", "bfloat16"))
+    _check_choice("--unreadable", unreadable, ("skip", "error"))
+    if (config is None) == (model is None):
+        raise ValueError("Name the towers: either --config FILE or --model FOLDER.")
+    if (process_index is None) != (num_processes is None) or (process_index or 0) >= (num_processes or 1):
+        raise ValueError("--process-index counts from 0 to one less than --num-processes; give both or none.")
+    from ..features.shard_extraction import extract_features
+    from ..inference.encode import process_state
+
+    # Nothing is drawn for validation unless asked for.
+    fractions = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    dataset, _ = data_options.load(source, split, streaming=True, **fractions)
+    network, processor = _towers(config, model)
+    if num_processes is None:
+        network = network.to(process_state().device)
+    done = extract_features(
+        network,
+        processor,
+        dataset,
+        out,
+        precision=precision,
+        unreadable=unreadable,
+        num_workers=workers,
+        process_index=process_index,
+        num_processes=num_processes,
+    )
+    if done is None:
+        typer.echo(f"This process's share is in {out}; others are still at theirs.")
+        return
+    left_out = f"; {done['unreadable']:,} images could not be read" if done["unreadable"] else ""
+    typer.echo(
+        f"{done['rows']:,} images with {done['captions']:,} captions in {len(done['shards'])} shards{left_out}: {out}"
+    )
+
+
+def _towers(config: Path | None, model: str | None) -> tuple[Any, Any]:
+    if model is not None:
+        from ..inference.load_model import load_model
+
+        return load_model(model)
+    from ..training.config import load_config
+    from ..training.run import build_model, build_processor
+
+    assert config is not None
+    loaded = load_config(config)
+    return build_model(loaded.model), build_processor(loaded)
+
+
+def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{option} is one of {', '.join(allowed)}, not {value!r}.")
 
 
 @app.command("list", help="Print what is stored, how big, for what.")

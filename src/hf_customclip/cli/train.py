@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,11 @@ def train(
         raise ValueError(
             f"{error} The bundled sample needs no Hub: accelerate launch examples/train.py"
         ) from error
+    if os.environ.get("RANK", "0") == "0":  # one of several processes says it
+        folder = loaded.training.get("output_dir", "trainer_output")
+        typer.echo(
+            f"\nnext: hf-customclip index {folder} IMAGES INDEX to search images, hf-customclip push to publish"
+        )
 
 
 def _needs_hub(config: TrainConfig) -> bool:

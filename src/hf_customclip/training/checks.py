@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from datasets import IterableDataset
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy
 
@@ -77,7 +78,12 @@ def check_processor_options(image_processor: Any, options: Collection[str]) -> N
 
 
 def check_splits(splits: Collection[str], args: CustomClipTrainingArguments) -> None:
-    """Raise ValueError where the data lack a split that training needs."""
+    """Raise ValueError where the data lack a split that training needs, or are a stream."""
+    if isinstance(splits, Mapping) and any(isinstance(split, IterableDataset) for split in splits.values()):
+        raise ValueError(
+            "A stream cannot be trained on as it is: leave out data.streaming, or run `hf-customclip features "
+            "extract` and train on the shards (training.feature_shards)."
+        )
     if "train" not in splits:
         raise ValueError(f"The data have no train split, only {', '.join(splits)}.")
     if args.eval_strategy != IntervalStrategy.NO and "validation" not in splits:

@@ -10,10 +10,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from transformers.utils import logging
 
 from ..data.pairs import ImageCaptionsDataset, PairDataset
 from ..features.shard_dataset import FeatureShards
 from ..modeling.heads_custom_clip import LinearProjection, MlpProjection
+
+logger = logging.get_logger(__name__)
 
 Head = LinearProjection | MlpProjection
 # Added to both covariances, in units of the mean variance of a feature.
@@ -54,7 +57,7 @@ def standardize_features(image_head: Head, text_head: Head, batches: Iterable[Fe
     for head, (mean, deviation) in zip((image_head, text_head), _statistics(batches), strict=True):
         if head.input.standardize:
             head.input.mean.copy_(mean)
-            constant = deviation < SMALLEST_DEVIATION * deviation.max()
+            constant = deviation <= SMALLEST_DEVIATION * deviation.max()
             head.input.scale.copy_(torch.where(constant, 1.0, 1 / deviation))
 
 
@@ -66,10 +69,15 @@ def start_heads_at_cca(
 
     On Flickr8k's dev split that beats its square root by 6 points of rsum, and by 10 with the hubness correction (at
     ridge 1; 0.3 and 2 are worse). What the heads do to features first, such as standardising them, is done here too.
-    Without a bias in the heads, a mean that is left is taken away by taking away its direction.
+    Without a bias in the heads, a mean that is left is taken away by taking away its direction. Where all images, or
+    all captions, are the same there is nothing to go by, and the heads stay as they are.
     """
     heads = (image_head, text_head)
-    means = [mean for mean, _ in _statistics(batches, heads)]
+    statistics = _statistics(batches, heads)
+    means = [mean for mean, _ in statistics]
+    if any(not bool(deviation.any()) for _, deviation in statistics):
+        logger.warning("All training images, or all their captions, are the same: the heads start at random.")
+        return
     size = len(_first_matrix(image_head))
     maps = _canonical_maps(batches, heads, means, size, ridge)
     for head, mean, projection in zip(heads, means, maps, strict=True):
@@ -144,7 +152,9 @@ def _canonical_maps(
 
 def _cholesky(covariance: torch.Tensor, ridge: float) -> torch.Tensor:
     width = len(covariance)
-    return torch.linalg.cholesky(covariance + ridge * covariance.trace() / width * torch.eye(width).double())
+    # Of features that never vary, as a single image's, there is nothing to tell apart, but no error either.
+    variance = max(float(covariance.trace()) / width, SMALLEST_DEVIATION**2)
+    return torch.linalg.cholesky(covariance + ridge * variance * torch.eye(width).double())
 
 
 def _strongest_directions(

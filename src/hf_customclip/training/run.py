@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, IterableDataset
 from transformers import set_seed
 
 from .._files import write_json
 from ..data import DataReport, load_with_report
 from ..data.augmentation import build_augmentation
 from ..evaluation.overlap import write_training_record
+from ..features.shard_dataset import FeatureShards
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE
 from ..modeling.modeling_custom_clip import CustomClipModel
@@ -41,11 +42,14 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     data = dict(config.data)
     augmentation = build_augmentation(data.pop("augmentation", None))
     splits, found = _load_splits(data)
+    shards = FeatureShards(args.feature_shards) if args.feature_shards else None
+    if shards is not None:
+        splits = {**splits, "train": shards}
     check_splits(splits, args)
     processor = build_processor(config)
     check_processor_options(processor.image_processor, config.processor)
     trainer = CustomClipTrainer(
-        model=_build_model(config.model),
+        model=build_model(config.model),
         args=args,
         train_dataset=splits["train"],
         eval_dataset=splits.get("validation"),
@@ -56,6 +60,8 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     if not args.show_step_logs:
         show_progress_table(trainer)
     sizes = {name: len(split) for name, split in splits.items()}
+    if shards is not None:
+        sizes["train"] = shards.manifest["rows"]
     description = describe_data(str(config.data["source"]), sizes)
     if found.languages:
         description = dataclasses.replace(description, languages=tuple(found.languages))
@@ -79,19 +85,20 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     return metrics
 
 
-def _load_splits(data: dict[str, Any]) -> tuple[DatasetDict, DataReport]:
+def _load_splits(data: dict[str, Any]) -> tuple[dict[str, Any], DataReport]:
     """The splits, and what was found; `eval_languages` are those of all splits but train."""
     data = dict(data)
     eval_languages = data.pop("eval_languages", None)
     loaded, report = load_with_report(**data)
-    splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+    splits: Any = {"train": loaded} if isinstance(loaded, (Dataset, IterableDataset)) else loaded
     if eval_languages is not None and "train" in splits:
         measured, _ = load_with_report(**{**data, "languages": eval_languages})
-        splits = DatasetDict({**measured, "train": splits["train"]})
+        splits = {**measured, "train": splits["train"]}
     return splits, report
 
 
-def _build_model(model: dict[str, Any]) -> CustomClipModel:
+def build_model(model: dict[str, Any]) -> CustomClipModel:
+    """The towers and new heads that a configuration's section `model` describes."""
     return CustomClipModel.from_vision_text_pretrained(**with_measured_heads(model["text"], model))
 
 

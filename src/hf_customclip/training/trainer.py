@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import EvalLoopOutput, TrainOutput, seed_worker
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutput, seed_worker
 
 from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
@@ -34,8 +34,9 @@ from .ema import WeightAverage
 from .finite import check_gradient_norm
 from .head_init import CachedFeatures, standardize_features, start_heads_at_cca
 from .hubness import hubness_bank
-from .layer_rates import rate_factors, split_by_rate
+from .refused import refuse_ignored_parameters
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
+from .trained_weights import hold_trained_in_float32, rate_factors, split_by_rate
 from .training_args import CustomClipTrainingArguments
 
 TrainingData = ImageCaptionsDataset | PairDataset | FeatureShards
@@ -66,6 +67,7 @@ class CustomClipTrainer(Trainer):
         image_transform: Callable[[Any], Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        refuse_ignored_parameters(kwargs)
         args = args or CustomClipTrainingArguments()
         self.checkpoints, self.publisher, self.step = (
             Checkpoints(self),
@@ -73,7 +75,7 @@ class CustomClipTrainer(Trainer):
             ContrastiveStep(self),
         )
         super().__init__(
-            model=model,
+            model=_compiled_in_place(model),
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -113,6 +115,7 @@ class CustomClipTrainer(Trainer):
         checkpoint = self.checkpoints.find(resume_from_checkpoint)
         self.checkpoints.discard_unfinished()
         self.publisher.begin()
+        hold_trained_in_float32(self.model)
         if checkpoint is None:
             self._start_heads()
         if self.args.method == "closed_form":
@@ -295,7 +298,11 @@ class CustomClipTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Embed every image and caption once, then rank; `predictions` are the image and text embeddings."""
+        """Embed every image and caption once, then rank.
+
+        `predictions`, here and for `compute_metrics`, are the image and text embeddings, `label_ids` the image
+        that each row of them belongs to.
+        """
         with self._shown_weights():
             return self._evaluation(dataloader, metric_key_prefix)
 
@@ -314,10 +321,13 @@ class CustomClipTrainer(Trainer):
         if (bank := self._hubness_bank()) is not None:
             images, texts, image_ids, text_image_ids = everyone
             metrics |= corrected_retrieval_metrics(images, texts, image_ids, text_image_ids, bank)
-        predictions: Any = tuple(rows.cpu().numpy() for rows in everyone[:2])
+        image_embeds, text_embeds, *ids = (rows.cpu().numpy() for rows in everyone)
+        predictions: Any = (image_embeds, text_embeds)
+        if self.compute_metrics is not None:
+            metrics |= self.compute_metrics(EvalPrediction(predictions, tuple(ids)))
         return EvalLoopOutput(
             predictions=predictions,
-            label_ids=None,
+            label_ids=tuple(ids),
             metrics={f"{metric_key_prefix}_{name}": value for name, value in metrics.items()},
             num_samples=len(everyone[0]),
         )
@@ -431,3 +441,12 @@ class CustomClipTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         self.publisher.push_checkpoint(checkpoint_folder)
+
+
+def _compiled_in_place(model: Any) -> Any:
+    """The model itself in place of what `torch.compile(model)` has put around it, which renames its weights."""
+    original = getattr(model, "_orig_mod", None)
+    if original is None:
+        return model
+    original._compiled_call_impl = model.dynamo_ctx(original._call_impl)  # as `Module.compile` does
+    return original

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
+
+from .refused import refuse_ignored_arguments
 
 CAPTION_SAMPLINGS = ("first", "random")
 FEATURE_CACHES = ("auto", "always", "never")
@@ -129,6 +132,13 @@ class CustomClipTrainingArguments(TrainingArguments):
         default=None,
         metadata={"help": "Folder of the cached features; by default in the user's cache folder."},
     )
+    feature_shards: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where `hf-customclip features extract` has put features (a folder or fsspec address) to train "
+            "on in place of the data's train split."
+        },
+    )
     feature_precision: str = field(
         default="auto",
         metadata={
@@ -169,7 +179,12 @@ class CustomClipTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        if self.greater_is_better is None and re.search(
+            r"(loss|_rank)(_|$)", self.metric_for_best_model or ""
+        ):
+            self.greater_is_better = False  # to Trainer, only a loss is better when it is lower
         super().__post_init__()
+        refuse_ignored_arguments(self)
         _check_processes(self.world_size, str(self.output_dir))
         _check_choice("caption_sampling", self.caption_sampling, CAPTION_SAMPLINGS)
         if self.gradient_cache_chunk_size is not None and self.gradient_cache_chunk_size < 1:

@@ -1,4 +1,4 @@
-"""Learning rates by part: heads at the full rate, towers at their own, lower layers slower."""
+"""What is trained: in float32, heads at the full learning rate, towers at their own, lower layers slower."""
 
 from __future__ import annotations
 
@@ -6,9 +6,32 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import logging
 
 from ..modeling.freezing_custom_clip import TOWERS
 from ..modeling.towers_custom_clip import layer_groups
+
+logger = logging.get_logger(__name__)
+
+
+def hold_trained_in_float32(model: Any) -> None:
+    """Bring every part of which a half-precision weight is trained to float32: towers and heads each as a whole.
+
+    A bfloat16 weight has 8 bits, so that a step below 1/256 of it, which nearly all steps are, changes nothing.
+    """
+    held = []
+    for name, part in model.named_children():
+        trained = [p for p in part.parameters() if p.requires_grad and p.is_floating_point()]
+        if any(p.dtype.itemsize < torch.float32.itemsize for p in trained):
+            part.float()
+            held.append(name)
+    if model.logit_scale.dtype != torch.float32:
+        model.logit_scale.data = model.logit_scale.data.float()
+    if held:
+        logger.warning(
+            f"{', '.join(held)}: loaded in half precision and trained, so the weights are held in float32. bf16=True "
+            "still computes in bfloat16."
+        )
 
 
 def rate_factors(model: Any, tower_factor: float, layer_decay: float) -> dict[nn.Parameter, float]:
