@@ -5,7 +5,7 @@ the temperature free of weight decay, and errors as sentences."""
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features
 from tiny import tiny_dataset, tiny_model, tiny_processor
 from tiny_training import make_trainer
 from transformers import AutoModel, AutoProcessor
@@ -140,7 +140,7 @@ def test_languages_are_measured_one_by_one(tmp_path):
     data = tiny_dataset(24)
     spoken = Dataset.from_dict(
         {**data.to_dict(), "languages": [["en", "de"]] * 24},
-        features=data.features | {"languages": data.features["captions"]},
+        features=Features({**data.features, "languages": data.features["captions"]}),
     )
     trainer = make_trainer(tmp_path)
     metrics = trainer.evaluate(spoken)
