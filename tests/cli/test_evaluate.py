@@ -132,6 +132,20 @@ def test_what_is_not_there_is_named(saved_model, options, said, run):
     assert code == 1 and said in err
 
 
+def test_by_language_is_each_language_alone(run, printed, saved_model):
+    every = printed(saved_model, SAMPLE, "--by-language")
+    chinese = printed(saved_model, SAMPLE, "--languages", "zh")
+    for name in ("eval_t2i_recall@10", "eval_i2t_recall@10", "eval_rsum"):
+        assert every[f"{name}_zh"] == pytest.approx(chinese[name], abs=1e-6)
+    assert len([name for name in every if name.startswith("eval_rsum_")]) == 19
+    code, out, _ = run(
+        ["evaluate", saved_model, SAMPLE, "--by-language", "--languages", "zh", "--languages", "de"]
+    )
+    assert code == 0 and [line.split()[0] for line in out.splitlines()[2:4]] == ["de", "zh"]
+    code, _, err = run(["evaluate", saved_model, SAMPLE, "--by-language", "--languages", "de"])
+    assert code == 1 and "--by-language needs columns" in err
+
+
 def test_corrected_numbers_stand_beside_the_raw_ones(saved_model, brute, run, tmp_path):
     """With a bank in the model's folder: raw numbers stay, corrected ones come under a name of their own."""
     import shutil

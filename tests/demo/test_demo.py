@@ -166,7 +166,7 @@ def test_a_image_and_a_text_are_moderated(see, shown, browser, page):
 @pytest.mark.slow
 def test_a_mistake_is_said_in_a_sentence(see):
     see("#search-go")[0].click()
-    assert see(".toast-body", "Say what to look for: words, an image, or both.")
+    assert see("#search-message", "Say what to look for: words, an image, or both.")
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_the_space_runs_without_what_it_was_made_of(shown, tmp_path):
     environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
     with served([sys.executable, "app.py"], tmp_path / "log", cwd=space, env=environment):
         client = Client(f"http://127.0.0.1:{port}", verbose=False)
-        found = client.predict("a large green circle on white", None, api_name="/search")
+        found = client.predict("a large green circle on white", None, api_name="/search")[0]
         assert found[0]["caption"].endswith("a-large-green-circle-on-white")
         with Image.open(found[0]["image"]) as image:
             assert image.convert("RGB").getpixel((20, 16))[1] > 100, "shown from the Space's own copy"

@@ -28,6 +28,7 @@ from hf_customclip.hub import (
 )
 from hf_customclip.hub.check_folder import published_files
 from hf_customclip.hub.model_card import RESULTS_FILE, template_path, training_settings
+from hf_customclip.hub.results import newest_results
 
 from .folders import save_ready, seeded_model
 
@@ -330,3 +331,16 @@ def test_a_folders_own_dataset_card_is_believed(tmp_path: Path) -> None:
 
 def test_the_template_is_the_one_at_the_root() -> None:
     assert template_path().read_text(encoding="utf-8").startswith("---\n{{ card_data }}\n---\n")
+
+
+def test_languages_trained_and_measured_are_in_the_card_and_its_index() -> None:
+    spoken = {f"{name}_{code}": value / 2 for code in ("ar", "de") for name, value in METRICS.items()}
+    data = DataDescription("Drawings", languages=("de", "en"))
+    result = RetrievalResult({**METRICS, **spoken}, "test", 184, 736, data=data)
+    card = str(render_model_card(config(), "alice/m", data=data, results=[result]))
+    assert "Captions were in German, English." in card and "Each language is measured alone" in card
+    assert f"| Arabic | {50 * METRICS['t2i_recall@1']:.1f} |" in card
+    listed = {entry.metric_type: entry.metric_value for entry in result.eval_results()}
+    assert listed["t2i_recall@1_de"] == pytest.approx(METRICS["t2i_recall@1"] / 2)
+    history = [{"step": 1, **{f"test_{name}": value for name, value in {**METRICS, **spoken}.items()}}]
+    assert newest_results(history, data)[0].language_rows == result.language_rows

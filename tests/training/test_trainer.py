@@ -5,7 +5,7 @@ the temperature free of weight decay, and errors as sentences."""
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features
 from tiny import tiny_dataset, tiny_model, tiny_processor
 from tiny_training import make_trainer
 from transformers import AutoModel, AutoProcessor
@@ -133,3 +133,21 @@ def test_errors_are_sentences(tmp_path):
     trainer.train_dataset = None
     with pytest.raises(ValueError, match="train_dataset"):
         trainer.train()
+
+
+def test_languages_are_measured_one_by_one(tmp_path):
+    """Metrics of a language are those of its captions alone; the usual names hold their mean."""
+    data = tiny_dataset(24)
+    spoken = Dataset.from_dict(
+        {**data.to_dict(), "languages": [["en", "de"]] * 24},
+        features=Features({**data.features, "languages": data.features["captions"]}),
+    )
+    trainer = make_trainer(tmp_path)
+    metrics = trainer.evaluate(spoken)
+    for place, language in enumerate(("en", "de")):
+        alone = data.map(lambda row, place=place: {"captions": [row["captions"][place]]})
+        expected = trainer.evaluate(alone)
+        for name in METRICS - {"eval_loss"}:
+            assert metrics[f"{name}_{language}"] == pytest.approx(expected[name], abs=1e-6), name
+    for name in METRICS - {"eval_loss"}:
+        assert metrics[name] == pytest.approx((metrics[f"{name}_en"] + metrics[f"{name}_de"]) / 2)

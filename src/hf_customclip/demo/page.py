@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import PIL.Image
 
 from ..data.images import to_rgb
+from .search_tab import CSS as SEARCH_CSS
+from .search_tab import search_tab
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from ..moderation import Finding, Policy
     from ..search import ImageIndex
 
-FOUND = 12
-THUMBNAIL = (400, 400)
 LABELS = "a person, an animal, food, a vehicle, a building"
 TEMPLATE = "This is a photo of {}."
 # One after the other, whichever tab asks: a model is one.
@@ -38,8 +38,6 @@ CSS = """
 textarea, input, label, td, th, .caption-label {unicode-bidi: plaintext; text-align: start}
 .gradio-container {max-width: 1100px !important; width: 100% !important; margin: 0 auto !important}
 .gradio-container > main, .gradio-container main > .wrap {width: 100% !important}
-#search-found .grid-wrap {max-height: none; overflow-y: visible}
-#search-found .caption-label {white-space: normal; text-align: left; max-width: calc(100% - 1rem)}
 """
 COMMA = re.compile("[,\uff0c\u3001\u060c]")  # also the Chinese, the Japanese and the Arabic one
 FINDING_COLUMNS = ["category", "triggers", "by", "score", "threshold", "nearest", "then"]
@@ -74,7 +72,7 @@ def build_demo(
         gr.Markdown(f"# {name}\nA custom CLIP: images and words in one space.")
         with gr.Tabs():
             if index is not None:
-                _search_tab(gr, index, None if images is None else Path(images))
+                search_tab(gr, index, None if images is None else Path(images), ONE_AT_A_TIME, IMAGE)
             _classify_tab(gr, model, processor)
             if policy is not None:
                 _moderate_tab(gr, model, processor, policy)
@@ -87,7 +85,7 @@ def launch_options() -> dict[str, Any]:
 
     return {
         "theme": gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"]),
-        "css": CSS,
+        "css": CSS + SEARCH_CSS,
         "footer_links": ["api"],
     }
 
@@ -130,45 +128,6 @@ def _classify_tab(gr: Any, model: Any, processor: Any) -> None:
         event(_told(classify), inputs, result, api_name="classify", **ONE_AT_A_TIME)
 
 
-def _search_tab(gr: Any, index: ImageIndex, images: Path | None) -> None:
-    def search(words: str, image: PIL.Image.Image | None) -> list[tuple[PIL.Image.Image, str]]:
-        words = words.strip()
-        if not words and image is None:
-            raise ValueError("Say what to look for: words, an image, or both.")
-        query: Any = (words, to_rgb(image)) if words and image else words or to_rgb(image)  # type: ignore[arg-type]
-        return [
-            (
-                _thumbnail(index, found.id, images),
-                f"{found.score:.3f}  {_stem(found.id)}",
-            )
-            for found in index.search(query, FOUND)
-        ]
-
-    with gr.Tab("Search", id="search"):
-        with gr.Row():
-            with gr.Column(scale=2):
-                words = gr.Textbox(
-                    label=f"Words: what to look for among {len(index):,} images",
-                    placeholder="a red car",
-                    elem_id="search-words",
-                )
-                button = gr.Button("Search", variant="primary", elem_id="search-go")
-            image = gr.Image(label="Or an image, or both", **IMAGE, height=250, elem_id="search-image")
-        gr.Markdown("### Found, the best first")
-        gallery = gr.Gallery(
-            show_label=False,
-            columns=4,
-            height="auto",
-            object_fit="contain",
-            allow_preview=False,
-            interactive=False,
-            buttons=[],
-            elem_id="search-found",
-        )
-    for event in (button.click, words.submit):
-        event(_told(search), [words, image], gallery, api_name="search", **ONE_AT_A_TIME)
-
-
 def _moderate_tab(gr: Any, model: Any, processor: Any, policy: Any) -> None:
     from ..moderation.moderator import Moderator
 
@@ -206,18 +165,3 @@ def _row(finding: Finding) -> list[str]:
     score, threshold = f"{finding.score:.3f}", f"{finding.threshold:.3f}"
     triggers = "yes" if finding.triggered else "no"
     return [finding.category, triggers, finding.part, score, threshold, nearest, finding.action]
-
-
-def _stem(name: str) -> str:
-    return Path(name).stem or name
-
-
-def _thumbnail(index: ImageIndex, name: str, images: Path | None) -> PIL.Image.Image:
-    """An image of the index, small; a grey one where nothing of it is there."""
-    file = images / name if images else None
-    image = PIL.Image.open(file) if file and file.is_file() else index.image(name)
-    if image is None:
-        return PIL.Image.new("RGB", THUMBNAIL, "lightgrey")
-    image = to_rgb(image)
-    image.thumbnail(THUMBNAIL)
-    return image

@@ -21,7 +21,7 @@ class CustomClipImageProcessor(CLIPImageProcessor):
             size = type(size)(height=round(height / ratio), width=round(width / ratio))
         return super().resize(image, size, *args, **kwargs)
 
-    def center_crop(self, image: torch.Tensor, size: Any, **kwargs: Any) -> torch.Tensor:
+    def center_crop(self, image: torch.Tensor, size: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
         """(..., height, width) to (..., size.height, size.width)."""
         missing = [max(0, wanted - there) for wanted, there in
                    zip((size.width, size.height), (image.shape[-1], image.shape[-2]), strict=True)]  # fmt: skip

@@ -319,8 +319,8 @@ class CustomClipTrainer(Trainer):
         languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
         metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
         if (bank := self._hubness_bank()) is not None:
-            images, texts, image_ids, text_image_ids = everyone
-            metrics |= corrected_retrieval_metrics(images, texts, image_ids, text_image_ids, bank)
+            corrected = partial(corrected_retrieval_metrics, bank=bank)
+            metrics |= metrics_by_language(*everyone, languages=languages, measure=corrected)
         image_embeds, text_embeds, *ids = (rows.cpu().numpy() for rows in everyone)
         predictions: Any = (image_embeds, text_embeds)
         if self.compute_metrics is not None:
