@@ -14,7 +14,8 @@ class ContrastiveCollator:
     """Stacks examples of `PairDataset` or `RetrievalDataset` into model inputs.
 
     Gives `pixel_values` or `image_features`, `input_ids` and `attention_mask` or `text_features`, and
-    `image_ids`; for examples with several captions also `text_image_ids`, the image of each text.
+    `image_ids`; for examples with several captions also `text_image_ids`, the image of each text; where the data
+    have them `group_ids` of images and `caption_ids` of texts.
     """
 
     def __init__(self, processor: ProcessorMixin | None, max_text_length: int) -> None:
@@ -30,6 +31,9 @@ class ContrastiveCollator:
         # Said by those that may have several, as one process's images might all have one.
         if "text_image_ids" in examples[0] or any(count != 1 for count in counts):
             batch["text_image_ids"] = image_ids.repeat_interleave(torch.tensor(counts))
+        for name in ("group_ids", "caption_ids"):
+            if name in examples[0]:
+                batch[name] = torch.cat([example[name] for example in examples])
         return batch
 
     def _images(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

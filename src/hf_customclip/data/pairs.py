@@ -12,6 +12,7 @@ from datasets import Dataset, Image, IterableDataset
 
 from .preparation import open_rgb
 from .sampler import ImageBatchSampler, ImageItem, NoDuplicatesBatchSampler
+from .shared_captions import GROUP, caption_numbers, number_equal
 
 FEATURES_AT_ONCE, IMAGES_AT_ONCE = 8192, 1024
 COLUMNS = ("image", "captions", "image_id")
@@ -55,6 +56,8 @@ class CaptionTable:
         image_ids: (rows,) a small integer for each distinct `image_id`.
         names: the distinct `image_id`s, which those integers index.
         languages: of each caption, where the column `languages` tells them.
+        caption_ids: (captions,) the same integer for equal captions; None where no two images share one.
+        group_ids: (rows,) the same integer for images of one group, where the column `group_id` tells them.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -70,6 +73,19 @@ class CaptionTable:
         self.languages = None if told is None else [language for row in told for language in row]
         self.names, inverse = np.unique(ids, return_inverse=True)
         self.image_ids = inverse.reshape(-1)
+        self.caption_ids = self._shared(caption_numbers(dataset))
+        grouped = GROUP in dataset.column_names
+        self.group_ids = number_equal(map(str, dataset.with_format(None)[GROUP])) if grouped else None
+
+    def _shared(self, numbers: np.ndarray) -> np.ndarray | None:
+        owners = np.repeat(self.image_ids, np.diff(self.first))
+        pairs = np.unique(np.stack([numbers, owners], 1), axis=0)
+        return numbers if len(pairs) > len(np.unique(numbers)) else None
+
+    def ids_of(self, rows: np.ndarray, captions: np.ndarray) -> dict[str, torch.Tensor]:
+        """`group_ids` of rows and `caption_ids` of captions, as the losses take them, where there are any."""
+        ids = {"group_ids": (self.group_ids, rows), "caption_ids": (self.caption_ids, captions)}
+        return {name: torch.from_numpy(of[chosen]) for name, (of, chosen) in ids.items() if of is not None}
 
     def __len__(self) -> int:
         return int(self.first[-1])
@@ -132,7 +148,8 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.image_features is not None and self.text_features is not None
 
     def _example(self, row: int, captions: Sequence[int]) -> dict[str, Any]:
-        example: dict[str, Any] = {"image_id": int(self.table.image_ids[row])}
+        ids = self.table.ids_of(np.array([row]), np.asarray(captions))
+        example: dict[str, Any] = {"image_id": int(self.table.image_ids[row]), **ids}
         if self.images is None:
             assert self.image_features is not None
             example["image_features"] = self.image_features[row]
@@ -168,6 +185,7 @@ class PairDataset(_Rows):
             "image_ids": torch.from_numpy(self.table.image_ids[rows]),
             "image_features": self.image_features[rows],
             "text_features": self.text_features[numbers],
+            **self.table.ids_of(rows, numbers),
         }
 
     def batch_sampler(self, batch_size: int, **options: Any) -> NoDuplicatesBatchSampler:
@@ -225,6 +243,7 @@ class ImageCaptionsDataset(_Rows):
             for name, texts in other.items():
                 both = [example[name], texts]
                 example[name] = torch.cat(both) if name == "text_features" else both[0] + both[1]
+        example |= self.table.ids_of(rows[:1], np.asarray(captions))
         example["text_image_ids"] = [example["image_id"]] * len(captions)
         return example
 
@@ -241,6 +260,7 @@ class ImageCaptionsDataset(_Rows):
             "text_image_ids": ids.repeat_interleave(counts),
             "image_features": self._images_in_views(rows, np.array([view for view, _ in items])),
             "text_features": self.text_features[captions],
+            **self.table.ids_of(rows, captions),
         }
 
     def batch_sampler(self, batch_size: int, **options: Any) -> ImageBatchSampler:

@@ -96,10 +96,10 @@ class ContrastiveStep:
             "all_image_embeds": gather_rows(images, counts),
             "all_text_embeds": gather_rows(texts, text_counts),
         }
-        if "image_ids" in ids:
-            gathered["all_image_ids"] = gather_rows(ids["image_ids"], counts)
+        for name, rows in ids.items():
+            of_texts = name in ("text_image_ids", "caption_ids")
+            gathered[f"all_{name}"] = gather_rows(rows, text_counts if of_texts else counts)
         if "text_image_ids" in ids:
-            gathered["all_text_image_ids"] = gather_rows(ids["text_image_ids"], text_counts)
             # A process's share of the loss, against DistributedDataParallel's mean over processes.
             return model.contrastive_loss(images, texts, scale, **ids, **gathered) * len(counts)
         offset = sum(counts[: self.trainer.args.process_index])
@@ -122,4 +122,5 @@ def _first_rows(inputs: dict[str, Any]) -> torch.Tensor:
 
 
 def _ids(inputs: dict[str, Any]) -> Ids:
-    return {name: inputs[name] for name in ("image_ids", "text_image_ids") if name in inputs}
+    names = ("image_ids", "text_image_ids", "group_ids", "caption_ids")
+    return {name: inputs[name] for name in names if name in inputs}
