@@ -14,7 +14,7 @@ import hf_customclip
 PACKAGE = Path(hf_customclip.__file__).parent
 # From the ground up. What stands in one line are neighbours that do not import each other.
 FLOORS = [
-    ("_files", "_lazy", "_registration"),
+    ("_digests", "_files", "_lazy", "_registration"),
     ("plotting", "_safetensors"),
     ("modeling",),
     ("towers",),
