@@ -134,9 +134,10 @@ def test_what_is_not_there_is_named(saved_model, options, said, run):
 
 def test_by_language_is_each_language_alone(run, printed, saved_model):
     every = printed(saved_model, SAMPLE, "--by-language")
-    chinese = printed(saved_model, SAMPLE, "--languages", "zh")
+    # In Latin letters, which the tiny tokenizer knows: captions of unknown letters alone would all tie.
+    spanish = printed(saved_model, SAMPLE, "--languages", "es")
     for name in ("eval_t2i_recall@10", "eval_i2t_recall@10", "eval_rsum"):
-        assert every[f"{name}_zh"] == pytest.approx(chinese[name], abs=1e-6)
+        assert every[f"{name}_es"] == pytest.approx(spanish[name], abs=1e-6)
     assert len([name for name in every if name.startswith("eval_rsum_")]) == 19
     code, out, _ = run(
         ["evaluate", saved_model, SAMPLE, "--by-language", "--languages", "zh", "--languages", "de"]

@@ -21,6 +21,8 @@ SETTINGS = {
     "feature_precision": "float32",
     "per_device_train_batch_size": 16,
     "num_train_epochs": 2,
+    "batch_of": "pairs",
+    "head_init": None,  # computed on cached features, which one of the runs has not
     "logging_steps": 1,
     "report_to": "none",
     "save_strategy": "no",

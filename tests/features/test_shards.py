@@ -244,6 +244,7 @@ def train(
         "save_strategy": "steps",
         "save_steps": 9,
         "head_init": "cca",
+        "captions_per_image": 2,
         **options,
     }
     trainer = CustomClipTrainer(

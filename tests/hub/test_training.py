@@ -200,7 +200,7 @@ def test_the_card_tells_of_the_run(hub: LocalHub, tmp_path: Path) -> None:
     card = ModelCard(held(hub)["README.md"].decode())
     text = str(card)
     assert card.data.to_dict()["license"] == "mit"
-    assert "Trained on Drawings." in text and "| learning rate | 0.001 |" in text
+    assert "Trained on Drawings." in text and "| learning rate | 0.0007 |" in text
     assert (
         "## Retrieval on Drawings, validation split" in text and "8 images and 16 captions, held out" in text
     )

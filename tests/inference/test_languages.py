@@ -116,7 +116,7 @@ def test_the_demo_searches_and_classifies_in_any_language(learnt, drawings, inde
     functions = {function.fn.__name__: function.fn for function in page.fns.values()}
     for number, (chinese, arabic) in enumerate(drawings["captions"]):
         for query in (chinese, arabic):
-            assert functions["search"](query, None)[0][1].endswith(f"  {number}")
+            assert functions["search"](query, None, 8)[0][0][1].endswith(f"  {number}")
     labels = "\N{FULLWIDTH COMMA}".join(row[0] for row in drawings["captions"])
     scores = functions["classify"](Image.open(index[1] / "images" / "3.png"), labels, "{}")
     assert max(scores, key=scores.get) == drawings["captions"][3][0] and len(scores) == 8

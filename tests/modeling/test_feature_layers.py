@@ -61,7 +61,7 @@ def test_cached_features_train_the_same(tmp_path):
         args = CustomClipTrainingArguments(
             output_dir=tmp_path / mode, feature_cache=mode, feature_cache_dir=tmp_path / "kept", max_steps=3,
             feature_precision="float32", per_device_train_batch_size=8, use_cpu=True, report_to="none",
-            save_strategy="no", disable_tqdm=True,
+            save_strategy="no", disable_tqdm=True, head_init=None, ema_decay=None,
         )  # fmt: skip
         CustomClipTrainer(model, args, None, tiny_dataset(16), processing_class=tiny_processor()).train()
         weights.append(model.visual_projection.state_dict() | model.text_projection.state_dict())

@@ -1,6 +1,7 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """CustomClipProcessor: images to pixels as the image tower wants them, captions to tokens."""
 
+import json
 import math
 import os
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from torchvision import models
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin
+from transformers.utils import PROCESSOR_NAME
 
 from .image_processing_custom_clip import CustomClipImageProcessor
 from .modeling_torchvision_backbone import published_weights
@@ -74,7 +76,20 @@ class CustomClipProcessor(ProcessorMixin):
         # Saving leaves it on the object, which then differs from the same processor loaded.
         for part in (self, self.image_processor):
             vars(part).pop("auto_map", None)
+        _drop_foreign_entry(os.path.join(save_directory, PROCESSOR_NAME))
         return files
+
+
+def _drop_foreign_entry(file: str) -> None:
+    """Saving notes this class in the image processor's part too, where it is not what that part is."""
+    with open(file, encoding="utf-8") as opened:
+        content = json.load(opened)
+    entries = content.get("image_processor", {}).get("auto_map", {})
+    if entries.pop("AutoProcessor", None) is not None and not entries:
+        del content["image_processor"]["auto_map"]
+    with open(f"{file}.new", "w", encoding="utf-8") as opened:
+        opened.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    os.replace(f"{file}.new", file)
 
 
 def _image_processor(vision: str | os.PathLike[str], options: dict[str, Any], **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from .refused import refuse_ignored_arguments
 
@@ -41,7 +41,9 @@ class CustomClipTrainingArguments(TrainingArguments):
     )
     learning_rate: float = field(default=7e-4, metadata={"help": "Peak learning rate."})
     weight_decay: float = field(default=0.3, metadata={"help": "AdamW's, of matrices alone."})
-    lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate goes down."})
+    lr_scheduler_type: SchedulerType | str = field(
+        default="cosine", metadata={"help": "How the learning rate goes down."}
+    )
     warmup_steps: float = field(
         default=0.05, metadata={"help": "Steps of warm-up; below 1 as a share of all steps."}
     )
