@@ -99,7 +99,7 @@ def test_two_runs_that_know_nothing_of_each_other(images, tmp_path):
     directory = tmp_path / "index"
     runs = [Python(RUN, images, directory, env=ENVIRONMENT) for _ in range(2)]
     for run in runs:
-        assert run.wait() == 0
+        assert run.wait() == 0, run.read("stderr")
     assert_equal(opened(directory), ImageIndex.build(tiny_model(), tiny_processor(), images))
 
 

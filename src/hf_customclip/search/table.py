@@ -213,7 +213,13 @@ class VectorTable:
     def settle(self, compression: str) -> None:
         """Join what many small writes left, and prepare approximate search where there are too many rows."""
         self.table.checkout_latest()
-        self.table.optimize(cleanup_older_than=REPLACED_KEPT)
+        try:
+            self.table.optimize(cleanup_older_than=REPLACED_KEPT)
+        except RuntimeError as error:
+            # Another process wrote meanwhile. Nothing is lost: joining is for speed, and the next run does it.
+            if "commit conflict" not in str(error):
+                raise
+            self.table.checkout_latest()
         trained = approximate_settings(self.table).get("rows", 0)
         if len(self) > max(EXACT_ROWS, 2 * trained):
             train_approximate(self.table, self.made_by.width, compression)
