@@ -1,7 +1,7 @@
 """Pins: a run that is killed (SIGKILL) in any of its stages leaves an index that can be searched, is taken up
 again, and what it had saved is not embedded twice; nothing is lost and nothing doubled. Two processes that share
 the work write one index, equal to that of one process, and name what they cannot read; so do two that know nothing
-of each other. `benchmarks/search_kills.py` does more of the same."""
+of each other."""
 
 import json
 import os
