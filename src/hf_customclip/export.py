@@ -65,28 +65,40 @@ def export_onnx(model: Any, processor: Any, folder: str | Path) -> dict[str, flo
         ExportError: torch cannot export a tower, or a graph differs by more than 1e-4.
     """
     _check_installed()
-    model = copy.deepcopy(model).to("cpu", torch.float32).eval()  # type: ignore[arg-type]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     differences = {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         part = Path(scratch)
-        for file, encoder, inputs, metadata in (
-            (VISION_FILE, _ImageEncoder(model), _images, _image_metadata(model, processor)),
-            (TEXT_FILE, _TextEncoder(model), _texts, _text_metadata(model, processor)),
-        ):
-            _write_graph(part / file, encoder, inputs(processor, 2), metadata, model)
-            checks = [inputs(processor, count) for count in (1, 3)]
-            differences[file] = max(_difference(part / file, encoder, check) for check in checks)
-            if not differences[file] <= TOLERANCE:
-                raise ExportError(
-                    f"{file} differs from the model by {differences[file]:.1e}, more than {TOLERANCE:.0e}; "
-                    "nothing was written."
-                )
+        for kind, file in (("vision", VISION_FILE), ("text", TEXT_FILE)):
+            differences[file] = export_encoder(model, processor, kind, part / file)
         processor.save_pretrained(part)
         for path in sorted(part.iterdir()):
             os.replace(path, folder / path.name)
     return differences
+
+
+def export_encoder(model: Any, processor: Any, kind: str, file: Path) -> float:
+    """Write one of the two graphs of `export_onnx`, that of the "vision" or "text" encoder, and verify it.
+
+    Returns, raises:
+        As `export_onnx`, of this graph; of one that differs the file stays.
+    """
+    _check_installed()
+    model = copy.deepcopy(model).to("cpu", torch.float32).eval()  # type: ignore[arg-type]
+    encoder: nn.Module
+    if kind == "vision":
+        encoder, inputs, metadata = _ImageEncoder(model), _images, _image_metadata(model, processor)
+    else:
+        encoder, inputs, metadata = _TextEncoder(model), _texts, _text_metadata(model, processor)
+    _write_graph(file, encoder, inputs(processor, 2), metadata, model)
+    difference = max(_difference(file, encoder, inputs(processor, count)) for count in (1, 3))
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{file.name} differs from the model by {difference:.1e}, more than {TOLERANCE:.0e}; "
+            "nothing was written."
+        )
+    return difference
 
 
 def _write_graph(
