@@ -70,12 +70,12 @@ def test_code_travels_with_the_checkpoint(tmp_path):
     assert model.config.vision_feature_layers[-1] == "network.features.12"
     processor = CustomClipProcessor.from_vision_text_pretrained(**towers)
     args = CustomClipTrainingArguments(
-        tmp_path / "ours", method="closed_form", use_cpu=True, report_to="none", disable_tqdm=True
+        tmp_path / "run", method="closed_form", use_cpu=True, report_to="none", disable_tqdm=True
     )
     trainer = CustomClipTrainer(model, args, None, tiny_dataset(8), processing_class=processor)
     trainer.train()
-    trainer.save_model()
-    model.eval()
+    model.eval().save_pretrained(tmp_path / "ours")
+    processor.save_pretrained(tmp_path / "ours")
     image = tiny_dataset(1)["image"][0]
     image.save(tmp_path / "image.png")
     with torch.no_grad():
@@ -101,9 +101,11 @@ def test_code_travels_with_the_checkpoint(tmp_path):
 
 
 def without_dtype(settings):
-    """transformers notes on loading what type the weights had and where they lay."""
+    """transformers notes on loading what type the weights had and where they lay; Trainer, that no cache is used."""
     settings = {name: without_dtype(x) if isinstance(x, dict) else x for name, x in settings.items()}
-    return {name: value for name, value in settings.items() if name not in ("dtype", "_name_or_path")}
+    return {
+        name: value for name, value in settings.items() if name not in ("dtype", "_name_or_path", "use_cache")
+    }
 
 
 def test_processor_code_alone(tmp_path):
