@@ -190,7 +190,8 @@ class PairDataset(_Rows):
 
     def batch_sampler(self, batch_size: int, **options: Any) -> NoDuplicatesBatchSampler:
         """Duplicate-free batches; options as those of `NoDuplicatesBatchSampler`."""
-        return NoDuplicatesBatchSampler(self.table.captions_of_images(), batch_size, **options)
+        images, languages = self.table.captions_of_images(), self.table.languages
+        return NoDuplicatesBatchSampler(images, batch_size, languages=languages, **options)
 
     def feature_batches(self, captions_per_image: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Image and text features, row by row a pair, of the first so many captions of every image."""
@@ -265,8 +266,8 @@ class ImageCaptionsDataset(_Rows):
 
     def batch_sampler(self, batch_size: int, **options: Any) -> ImageBatchSampler:
         """Batches of images; options as those of `ImageBatchSampler`."""
-        images = self.table.captions_of_images()
-        return ImageBatchSampler(images, batch_size, num_views=self.num_views, **options)
+        images, languages = self.table.captions_of_images(), self.table.languages
+        return ImageBatchSampler(images, batch_size, num_views=self.num_views, languages=languages, **options)
 
     def feature_batches(
         self, captions_per_image: int | None
