@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.pairs import FeatureBatch
 from ..data.sampler import NoDuplicatesBatchSampler
 from .shard_extraction import ingredients_of
 from .shard_folder import MANIFEST, Shard, ShardFolder
@@ -104,13 +105,13 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
             for captions, rows in shard["rows_by_captions"].items()
         )
 
-    def feature_batches(self, captions_per_image: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def feature_batches(self, captions_per_image: int | None) -> Iterator[FeatureBatch]:
         """Image and text features, row by row a pair, of the first so many captions of every image; in order."""
         for number in range(len(self.manifest["shards"])):
             shard = self.shard(number)
             captions = choose_captions(shard.first.numpy(), captions_per_image, None)
             batch = self._take(shard, captions)
-            yield batch["image_features"], batch["text_features"]
+            yield FeatureBatch(batch["image_features"], batch["text_features"], torch.arange(len(captions)))
 
     def batch_sampler(self, batch_size: int, **options: Any) -> ShardBatchSampler:
         """Duplicate-free batches; options as those of `NoDuplicatesBatchSampler`."""
