@@ -3,7 +3,7 @@
     python benchmarks/streams.py [--pairs 1000000] [--shards 100]
 
 Features are random, one caption an image, bfloat16; the model is the default recipe's heads. Both ways read the same
-numbers: `FeatureShards` a few shards at a time, `PairDataset` all at once. Each runs in a process of its own, so that
+numbers: `FeatureShards` a few shards at a time, `TrainingDataset` all at once. Each runs in its own process, so that
 its largest memory is its own; the in-memory way is measured on `--in-memory` of the pairs, since all need not fit.
 """
 
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from hf_customclip.data.pairs import CaptionTable, PairDataset
+from hf_customclip.data.pairs import CaptionTable, TrainingDataset
 from hf_customclip.features.shard_dataset import FeatureShards
 from hf_customclip.features.shard_folder import FORMAT, MANIFEST, Shard, ShardFolder
 from hf_customclip.modeling.heads_custom_clip import MlpProjection
@@ -48,18 +48,18 @@ def write_shards(address: str, pairs: int, shards: int) -> None:
     folder.write_json(MANIFEST, {"format": FORMAT, "rows": total, "captions": total, "shards": listed})
 
 
-def in_memory(shards: FeatureShards, count: int) -> PairDataset:
+def in_memory(shards: FeatureShards, count: int) -> TrainingDataset:
     """The first `count` pairs as the feature cache gives them."""
     parts: list[list[torch.Tensor]] = [[], []]
-    for image, text in shards.feature_batches(None):
-        parts[0].append(image)
-        parts[1].append(text)
+    for batch in shards.feature_batches(None):
+        parts[0].append(batch.images)
+        parts[1].append(batch.texts)
         if sum(map(len, parts[0])) >= count:
             break
     image, text = (torch.cat(part) for part in parts)
     rows = Dataset.from_dict({"image": [""] * len(image), "captions": [["a"]] * len(image)})
     rows = rows.add_column("image_id", np.arange(len(image)))
-    return PairDataset(rows, CaptionTable(rows), image, text)
+    return TrainingDataset(rows, CaptionTable(rows), image, text, batch_of="pairs")
 
 
 def train_epoch(pairs: Any) -> tuple[int, float]:

@@ -55,8 +55,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def all_pairs(shards: FeatureShards) -> tuple[torch.Tensor, torch.Tensor]:
-    images, texts = zip(*shards.feature_batches(None), strict=True)
-    return torch.cat(images), torch.cat(texts)
+    batches = list(shards.feature_batches(None))
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.texts for batch in batches])
 
 
 def expected(rows: int = 40, captions: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -275,10 +275,11 @@ def test_training_is_resumed_at_the_exact_position(repeated: FeatureShards, tmp_
 def test_sums_are_those_of_the_listing_path(tmp_path: Path) -> None:
     extract(tmp_path / "shards")
     cache = FeatureCache(mode="always", folder=tmp_path / "cache", precision="float32", show_progress=False)
-    listed = cache.pairs(tiny_model(), tiny_dataset(40), ContrastiveCollator(tiny_processor(), 32))
+    listed = cache.training_items(tiny_model(), tiny_dataset(40), ContrastiveCollator(tiny_processor(), 32))
     sums = []
     for pairs in (listed, FeatureShards(str(tmp_path / "shards"))):
-        x, y = (torch.cat(parts).double() for parts in zip(*pairs.feature_batches(1), strict=True))
+        batches = list(pairs.feature_batches(1))
+        x, y = (torch.cat([getattr(b, of) for b in batches]).double() for of in ("images", "texts"))
         sums.append(torch.cat([x.sum(0), (x.T @ y).flatten()]))
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-5, atol=1e-4)
 

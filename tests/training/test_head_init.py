@@ -9,8 +9,9 @@ import torch
 from tiny import tiny_model
 from tiny_training import make_trainer
 
+from hf_customclip.data.pairs import FeatureBatch
 from hf_customclip.modeling.heads_custom_clip import build_projection
-from hf_customclip.training.head_init import RIDGE, FeatureBatch, start_heads_at_cca
+from hf_customclip.training.head_init import RIDGE, start_heads_at_cca
 
 
 def shared_signal(rows=400, seed=0):

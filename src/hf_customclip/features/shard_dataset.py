@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.pairs import FeatureBatch
 from ..data.sampler import NoDuplicatesBatchSampler
 from .shard_extraction import ingredients_of
 from .shard_folder import MANIFEST, Shard, ShardFolder
@@ -104,13 +105,13 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
             for captions, rows in shard["rows_by_captions"].items()
         )
 
-    def feature_batches(self, captions_per_image: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def feature_batches(self, captions_per_image: int | None) -> Iterator[FeatureBatch]:
         """Image and text features, row by row a pair, of the first so many captions of every image; in order."""
         for number in range(len(self.manifest["shards"])):
             shard = self.shard(number)
             captions = choose_captions(shard.first.numpy(), captions_per_image, None)
             batch = self._take(shard, captions)
-            yield batch["image_features"], batch["text_features"]
+            yield FeatureBatch(batch["image_features"], batch["text_features"], torch.arange(len(captions)))
 
     def batch_sampler(self, batch_size: int, **options: Any) -> ShardBatchSampler:
         """Duplicate-free batches; options as those of `NoDuplicatesBatchSampler`."""
@@ -152,6 +153,8 @@ class ShardBatchSampler(torch.utils.data.Sampler[list[int]]):
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
+        if caption_sampling == "by_language":
+            raise ValueError("Feature shards tell no languages: caption_sampling may be 'first' or 'random'.")
         self.shards, self.batch_size, self.captions_per_image = shards, batch_size, captions_per_image
         self.is_random, self.seed, self.epoch = caption_sampling == "random", seed, 0
         self.process_index, self.num_processes = process_index, num_processes

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import logging
 
-from ..data.pairs import ImageCaptionsDataset, PairDataset
+from ..data.pairs import FeatureBatch, TrainingDataset
 from ..features.shard_dataset import FeatureShards
 from ..modeling.heads_custom_clip import LinearProjection, MlpProjection
 
@@ -27,25 +27,14 @@ SMALLEST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True)
-class FeatureBatch:
-    """Features of some images `[n, width]`, of their captions `[m, width]`, and the image of each caption `[m]`."""
-
-    images: torch.Tensor
-    texts: torch.Tensor
-    image_of_text: torch.Tensor
-
-
 class CachedFeatures:
-    """The cached features of a data set, of the first captions of every image, in batches; iterated again and again."""
+    """The cached features of the first captions of every image, in batches; iterated again and again."""
 
-    def __init__(
-        self, dataset: ImageCaptionsDataset | PairDataset | FeatureShards, captions_per_image: int | None
-    ) -> None:
-        self.dataset, self.captions_per_image = dataset, captions_per_image
+    dataset: TrainingDataset | FeatureShards
+    captions_per_image: int | None
 
     def __iter__(self) -> Iterator[FeatureBatch]:
-        for images, texts, *owners in self.dataset.feature_batches(self.captions_per_image):
-            yield FeatureBatch(images, texts, *(owners or [torch.arange(len(texts))]))
+        return self.dataset.feature_batches(self.captions_per_image)
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..data.pairs import ImageCaptionsDataset
+from ..data.pairs import TrainingDataset
 from ..inference.encode import evaluating
 from ..inference.hubness import HubnessBank
 
 
 def hubness_bank(
-    model: Any, images: ImageCaptionsDataset, size: int, seed: int, captions_per_image: int | None = None
+    model: Any, images: TrainingDataset, size: int, seed: int, captions_per_image: int | None = None
 ) -> HubnessBank:
     """At most `size` training images, and a caption of each, as the model embeds them now.
 
