@@ -263,6 +263,7 @@ class TrainingDataset(_Rows):
     def batch_sampler(self, batch_size: int, **options: Any) -> ImageBatchSampler | NoDuplicatesBatchSampler:
         """Batches of images or duplicate-free batches of pairs; options as those of their samplers."""
         images = self.table.captions_of_images()
+        options["languages"] = self.table.languages
         if not self.of_images:
             return NoDuplicatesBatchSampler(images, batch_size, **options)
         return ImageBatchSampler(images, batch_size, num_views=1 + len(self.image_views), **options)

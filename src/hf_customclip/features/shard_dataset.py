@@ -175,6 +175,8 @@ class ShardBatchSampler(torch.utils.data.Sampler[Any]):
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
+        if caption_sampling == "by_language":
+            raise ValueError("Feature shards tell no languages: caption_sampling may be 'first' or 'random'.")
         self.shards, self.batch_size, self.captions_per_image = shards, batch_size, captions_per_image
         self.is_random, self.seed, self.epoch = caption_sampling == "random", seed, 0
         self.process_index, self.num_processes = process_index, num_processes

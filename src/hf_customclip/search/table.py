@@ -56,6 +56,11 @@ class ModelName:
 
     def check_made(self, maker: ModelName, where: Location) -> None:
         """Raise ValueError where `maker`, whose vectors lie at `where`, is another model than this."""
+        if maker.width != self.width and maker.digest == self.digest:
+            raise ValueError(
+                f"The vectors in {where} have {maker.width} numbers, and the model cuts them to {self.width}: "
+                "set the same --dim (truncate_dim), or write to a new place."
+            )
         if maker.digest != self.digest:
             raise ValueError(
                 f"The vectors in {where} were made by {maker}, not by {self}, and vectors of two models cannot "

@@ -270,7 +270,8 @@ class CustomClipTrainer(Trainer):
         if standardized:
             standardize_features(*heads, features)
         if wanted or self.args.head_init == "auto":
-            start_heads_at_cca(*heads, features)
+            cut = bool(getattr(model.config, "matryoshka_dims", None))
+            start_heads_at_cca(*heads, features, strongest_first=cut)
 
     # ---- Optimizer ----
 
