@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import BatchSize, ChangesAsJson, Images, IsDataset, Model, Split, Workers
+from .options import BatchSize, ChangesAsJson, Dim, Images, IsDataset, Model, Split, Workers
 
 HELP = """Turn images into vectors, as a Parquet file, which every vector database imports.
 
@@ -32,6 +32,7 @@ def embed(
     output: Annotated[Path, typer.Argument(help="A .parquet file.")],
     dataset: IsDataset = False,
     split: Split = "all",
+    dim: Dim = None,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
     as_json: ChangesAsJson = False,
@@ -43,7 +44,8 @@ def embed(
     from ..search import embed_to_parquet
 
     source = images_of(images, dataset, split)
-    changes = embed_to_parquet(*load_model(model), source, output, batch_size=batch_size, num_workers=workers)
+    loaded = load_model(model, dim)
+    changes = embed_to_parquet(*loaded, source, output, batch_size=batch_size, num_workers=workers)
     report(changes, as_json)
 
 

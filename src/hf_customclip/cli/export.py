@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Model
+from .options import Dim, Model
 
 HELP = """Write the two encoders as ONNX graphs, for onnxruntime, browsers and phones.
 
@@ -26,6 +26,7 @@ are made. Needs: pip install 'hf-customclip[export]'
 def export(
     model: Model,
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    dim: Dim = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print files and differences as JSON.")] = False,
 ) -> None:
     """Load, export, verify, write."""
@@ -33,7 +34,7 @@ def export(
     from ..inference.load_model import load_model
 
     try:
-        differences = export_onnx(*load_model(model), folder)
+        differences = export_onnx(*load_model(model, dim), folder)
     except ExportError as error:
         raise ValueError(str(error)) from error
     written = {str(folder / name): difference for name, difference in differences.items()}

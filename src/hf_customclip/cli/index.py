@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .embed import images_of, report
-from .options import BatchSize, ChangesAsJson, Images, IsDataset, Model, Split, Workers
+from .options import BatchSize, ChangesAsJson, Dim, Images, IsDataset, Model, Split, Workers
 
 HELP = """Index images for `hf-customclip search`.
 
@@ -34,6 +34,7 @@ def index(
     ],
     dataset: IsDataset = False,
     split: Split = "all",
+    dim: Dim = None,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
     compression: Annotated[
@@ -47,7 +48,7 @@ def index(
 
     source = images_of(images, dataset, split)
     made = ImageIndex.build(
-        *load_model(model),
+        *load_model(model, dim),
         source,
         directory=directory,
         batch_size=batch_size,

@@ -16,6 +16,10 @@ IsDataset = Annotated[
     ),
 ]
 Split = Annotated[str, typer.Option(help="Which split of the data set.")]
+Dim = Annotated[
+    int | None,
+    typer.Option(min=1, help="Cut embeddings to so many first numbers (best if trained for it)."),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images that go through the model at a time.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read images beside this one.")]
 ChangesAsJson = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
