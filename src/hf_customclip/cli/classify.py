@@ -37,7 +37,9 @@ COLUMNS = ("path", "rank", "label", "score", "error")
 @takes_options
 def classify(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Images and folders of images, or one data set.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="Images and folders of images, or one data set.")
+    ],
     labels: Annotated[str, typer.Option(help="Labels with commas between them, or a file with one a line.")],
     data_options: DataOptions,
     printed: Output,
@@ -48,7 +50,7 @@ def classify(
     batch_size: BatchSize = 64,
 ) -> None:
     """Embed the labels once, the images in batches, and print each image's best labels."""
-    names, sources = read_labels(labels), find_images(images, data_options)
+    names, images = read_labels(labels), find_images(sources, data_options)
     # Seconds of imports, so only after what was asked has been found to make sense.
     from tqdm import tqdm
 
@@ -60,8 +62,8 @@ def classify(
     classifier = ZeroShotClassifier(*load_model(model), names, template or DEFAULT_TEMPLATES, batch_size)
     printed.show_columns(COLUMNS)
     unreadable = 0
-    with tqdm(total=len(sources), desc="classify", disable=None, leave=False) as bar:
-        for batch in batched(sources, batch_size):
+    with tqdm(total=len(images), desc="classify", disable=None, leave=False) as bar:
+        for batch in batched(images, batch_size):
             opened, problems = open_images(image for _, image in batch)
             found = iter(classifier.predict(list(opened.values()), top_k))
             width = min(60, max(len(path) for path, _ in batch))
@@ -74,7 +76,7 @@ def classify(
             sys.stdout.flush()
             bar.update(len(batch))
     if unreadable:
-        typer.echo(f"{unreadable} of {len(sources)} images could not be read.", err=True)
+        typer.echo(f"{unreadable} of {len(images)} images could not be read.", err=True)
         raise typer.Exit(1)
     printed.say_next("hf-customclip", "evaluate", model, "FOLDER-OF-CLASSES", "--label-column", "label")
 

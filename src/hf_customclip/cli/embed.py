@@ -34,7 +34,7 @@ An image that cannot be read is named with the reason, and the exit code is then
 @takes_options
 def embed(
     model: Model,
-    images: Images,
+    source: Images,
     output: Annotated[Path, typer.Argument(help="A .parquet file.")],
     data_options: DataOptions,
     printed: Output,
@@ -46,12 +46,12 @@ def embed(
     """Embed what the file lacks, and write."""
     if output.suffix != ".parquet":
         raise ValueError(f"{str(output)!r} is no .parquet file.")
-    source = folder_or_dataset(images, dataset, split, data_options)
+    images = folder_or_dataset(source, dataset, split, data_options)
     from ..inference.load_model import load_model
     from ..search import embed_to_parquet
 
-    changes = embed_to_parquet(*load_model(model), source, output, batch_size=batch_size, num_workers=workers)
-    report(changes, printed, "hf-customclip", "index", model, images, "INDEX")
+    changes = embed_to_parquet(*load_model(model), images, output, batch_size=batch_size, num_workers=workers)
+    report(changes, printed, "hf-customclip", "index", model, source, "INDEX")
 
 
 def report(changes: Any, printed: Output, *next_command: str) -> None:

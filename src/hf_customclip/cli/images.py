@@ -14,7 +14,9 @@ from .data_options import DataOptions
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Images = Annotated[str, typer.Argument(help="A folder of images, or a data set: a table, a Hub id, …")]
+Images = Annotated[
+    str, typer.Argument(metavar="IMAGES", help="A folder of images, or a data set: a table, a Hub id, …")
+]
 IsDataset = Annotated[
     bool,
     typer.Option(

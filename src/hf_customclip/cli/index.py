@@ -33,7 +33,7 @@ An image that cannot be read is named with the reason, and the exit code is then
 @takes_options
 def index(
     model: Model,
-    images: Images,
+    source: Images,
     directory: Annotated[
         str, typer.Argument(help="Where the index is kept: a folder, or s3://bucket/index.")
     ],
@@ -48,13 +48,13 @@ def index(
     ] = "int8",
 ) -> None:
     """Make an index, or bring one up to date."""
-    source = folder_or_dataset(images, dataset, split, data_options)
+    images = folder_or_dataset(source, dataset, split, data_options)
     from ..inference.load_model import load_model
     from ..search import ImageIndex
 
     made = ImageIndex.build(
         *load_model(model),
-        source,
+        images,
         directory=directory,
         batch_size=batch_size,
         num_workers=workers,
