@@ -10,7 +10,7 @@ import typer
 
 from .data_options import DataOptions
 from .images import Images, IsDataset, folder_or_dataset
-from .options import BatchSize, Model, Split, Workers, takes_options
+from .options import BatchSize, Dim, Model, Split, Workers, takes_options
 from .output import Output, flat
 
 HELP = """Turn images into vectors, as a Parquet file, which every vector database imports.
@@ -40,6 +40,7 @@ def embed(
     printed: Output,
     dataset: IsDataset = False,
     split: Split = "all",
+    dim: Dim = None,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
 ) -> None:
@@ -50,7 +51,8 @@ def embed(
     from ..inference.load_model import load_model
     from ..search import embed_to_parquet
 
-    changes = embed_to_parquet(*load_model(model), images, output, batch_size=batch_size, num_workers=workers)
+    loaded = load_model(model, dim)
+    changes = embed_to_parquet(*loaded, images, output, batch_size=batch_size, num_workers=workers)
     report(changes, printed, "hf-customclip", "index", model, source, "INDEX")
 
 

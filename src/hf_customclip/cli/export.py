@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Model, takes_options
+from .options import Dim, Model, takes_options
 from .output import Output
 
 HELP = """Write the two encoders as ONNX graphs, for onnxruntime, browsers and phones.
@@ -28,13 +28,14 @@ def export(
     model: Model,
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     printed: Output,
+    dim: Dim = None,
 ) -> None:
     """Load, export, verify, write."""
     from ..export import ExportError, export_onnx
     from ..inference.load_model import load_model
 
     try:
-        differences = export_onnx(*load_model(model), folder)
+        differences = export_onnx(*load_model(model, dim), folder)
     except ExportError as error:
         raise ValueError(str(error)) from error
     written = {str(folder / name): difference for name, difference in differences.items()}

@@ -9,7 +9,7 @@ import typer
 from .data_options import DataOptions
 from .embed import report
 from .images import Images, IsDataset, folder_or_dataset
-from .options import BatchSize, Model, Split, Workers, takes_options
+from .options import BatchSize, Dim, Model, Split, Workers, takes_options
 from .output import Output
 
 HELP = """Index images for `hf-customclip search`.
@@ -41,6 +41,7 @@ def index(
     printed: Output,
     dataset: IsDataset = False,
     split: Split = "all",
+    dim: Dim = None,
     batch_size: BatchSize = 64,
     workers: Workers = 0,
     compression: Annotated[
@@ -53,7 +54,7 @@ def index(
     from ..search import ImageIndex
 
     made = ImageIndex.build(
-        *load_model(model),
+        *load_model(model, dim),
         images,
         directory=directory,
         batch_size=batch_size,

@@ -93,7 +93,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "towers": {tower: _tower(config, tower, tensors) for tower in TOWERS},
         "projection": {
             "type": config.get("projection_type", "mlp"),
-            "dim": config.get("projection_dim", 512),
+            "dim": config.get("truncate_dim") or config.get("projection_dim", 512),
         },
         "parameters": {
             "total": total,

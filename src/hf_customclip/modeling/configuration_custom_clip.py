@@ -59,6 +59,9 @@ class CustomClipConfig(PretrainedConfig):
     Args:
         vision_config, text_config: the towers' configurations, or dictionaries with a `model_type`.
         projection_dim: width of the shared space.
+        truncate_dim: embeddings are cut to so many first numbers, wherever the model makes them; None for all.
+        matryoshka_dims: widths at which cut embeddings are to be good too: the loss is a mean over these and the
+            whole width (Matryoshka representation learning: Kusupati et al. 2022).
         projection_dropout: dropout inside the "mlp" head.
         projection_type: "mlp" (two layers with a residual and a layer norm) or "linear".
         text_pooling: "cls" (first position), "mean" (over the attention mask) or "pooler".
@@ -95,6 +98,8 @@ class CustomClipConfig(PretrainedConfig):
     vision_config: Any = None
     text_config: Any = None
     projection_dim: int = 512
+    truncate_dim: int | None = None
+    matryoshka_dims: list[int] | None = None
     projection_dropout: float = 0.5
     projection_type: str = "mlp"
     text_pooling: str = "cls"
@@ -132,6 +137,12 @@ class CustomClipConfig(PretrainedConfig):
             self._check_feature_parts(tower)
         for name in ("projection_dim", "max_text_length"):
             _check_positive(name, getattr(self, name))
+        for width in [*(self.matryoshka_dims or []), self.truncate_dim or self.projection_dim]:
+            _check_positive("a width in matryoshka_dims or truncate_dim", width)
+            if width > self.projection_dim:
+                raise ValueError(
+                    f"embeddings of projection_dim={self.projection_dim} cannot be cut to {width}"
+                )
         for name in ("projection_dropout", "feature_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")

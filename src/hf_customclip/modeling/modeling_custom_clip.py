@@ -28,6 +28,7 @@ from .joining_custom_clip import check_fields, check_it_runs, choose_poolings
 from .losses_custom_clip import (
     multi_positive_sigmoid_loss,
     multi_positive_softmax_loss,
+    nested_loss,
     sigmoid_contrastive_loss,
     softmax_contrastive_loss,
 )
@@ -56,7 +57,7 @@ class CustomClipOutput(ModelOutput):
         logits_per_image: (images, texts), cosine times the inverse temperature (plus the sigmoid loss's
             bias).
         logits_per_text: its transpose.
-        text_embeds, image_embeds: (count, projection_dim), float32, L2-normalised.
+        text_embeds, image_embeds: (count, projection_dim, or truncate_dim where set), float32, L2-normalised.
         logit_scale: scalar, the inverse temperature.
         text_model_output, vision_model_output: the towers' own outputs, where the towers ran.
     """
@@ -151,7 +152,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         """Pixels (batch, channels, height, width) to the tower's output, whose `pooler_output` is the
         projected embedding (batch, projection_dim), not normalised."""
         outputs = self._run_vision_tower(pixel_values, **kwargs)
-        return _with_pooled(outputs, _project(self._pool(outputs, "vision"), self.visual_projection))
+        return _with_pooled(outputs, self._project(self._pool(outputs, "vision"), self.visual_projection))
 
     @can_return_tuple
     def get_text_features(
@@ -160,7 +161,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         """Tokens (batch, length) to the tower's output, whose `pooler_output` is the projected embedding
         (batch, projection_dim), not normalised."""
         outputs = self._run_text_tower(input_ids, attention_mask, **kwargs)
-        pooled = _project(self._pool(outputs, "text", attention_mask), self.text_projection)
+        pooled = self._project(self._pool(outputs, "text", attention_mask), self.text_projection)
         return _with_pooled(outputs, pooled)
 
     def pool_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -278,6 +279,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             raise ValueError(f"got {len(image_ids)} image_ids for {len(image_embeds)} images")
         sigmoid = self.config.loss_type == "sigmoid"
         terms = [scale, self.logit_bias] if sigmoid else [scale]
+        dims = self.config.matryoshka_dims
+        widths = sorted({self.config.projection_dim, *dims}, reverse=True) if dims else []
         if sigmoid:
             gathered.pop("all_image_embeds", None)
         if text_image_ids is not None:
@@ -286,16 +289,17 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             multi: Callable[..., torch.Tensor] = (
                 multi_positive_sigmoid_loss if sigmoid else multi_positive_softmax_loss
             )
-            return multi(image_embeds, text_embeds, *terms, image_ids, text_image_ids, **gathered)
+            return nested_loss(
+                multi, widths, image_embeds, text_embeds, *terms, image_ids, text_image_ids, **gathered
+            )
         if len(image_embeds) != len(text_embeds):
             raise ValueError(
                 f"return_loss=True needs image i and text i to be a pair, got {len(image_embeds)} images "
                 f"and {len(text_embeds)} texts; for several texts an image give text_image_ids"
             )
         pairs: Callable[..., torch.Tensor] = sigmoid_contrastive_loss if sigmoid else softmax_contrastive_loss
-        return pairs(
-            image_embeds, text_embeds, *terms, image_ids, same_image=self.config.same_image, **gathered
-        )
+        gathered["same_image"] = self.config.same_image
+        return nested_loss(pairs, widths, image_embeds, text_embeds, *terms, image_ids, **gathered)
 
     # ---- Parts ----
 
@@ -365,7 +369,12 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
                 f"{kind}_features must have the shape (batch, {width}), got {tuple(features.shape)}"
             )
         # In float32: in half precision F.normalize's eps rounds to 0, and a zero vector gives NaN.
-        return F.normalize(_project(features, projection).float(), dim=-1)
+        return F.normalize(self._project(features, projection).float(), dim=-1)
+
+    def _project(self, features: torch.Tensor, projection: nn.Module) -> torch.Tensor:
+        # A frozen tower may be kept in half precision below a head in float32.
+        projected = projection(features.to(next(projection.parameters()).dtype))
+        return projected[:, : self.config.truncate_dim]
 
     # ---- Making, loading, saving ----
 
@@ -446,11 +455,6 @@ def _with_pooled(outputs: Any, pooled: torch.Tensor) -> BaseModelOutputWithPooli
         hidden_states=getattr(outputs, "hidden_states", None),
         attentions=getattr(outputs, "attentions", None),
     )
-
-
-def _project(features: torch.Tensor, projection: nn.Module) -> torch.Tensor:
-    # A frozen tower may be kept in half precision below a head in float32.
-    return projection(features.to(next(projection.parameters()).dtype))
 
 
 CustomClipConfig.register_for_auto_class("AutoConfig")
