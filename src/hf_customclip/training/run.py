@@ -77,7 +77,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
             write_training_record(
                 str(folder), splits["train"], str(data["source"]), options, found.split_rule
             )
-        metrics |= report_saved_model(folder, splits, list(found.languages))
+        metrics |= report_saved_model(folder, splits, list(found.languages), trainer.state.log_history)
         trainer.save_metrics("all", metrics)
     if args.push_to_hub:
         trainer.push_to_hub()
