@@ -56,8 +56,8 @@ def test_memory_is_bounded(folder):
 
 
 def test_an_unreadable_image_is_named_when_it_is_used(folder):
-    from hf_customclip.data.pairs import PairDataset
+    from hf_customclip.data.pairs import TrainingDataset
 
-    pairs = PairDataset(load_image_text_dataset(folder, "train"))
+    pairs = TrainingDataset(load_image_text_dataset(folder, "train"), batch_of="pairs")
     with pytest.raises(UnreadableImageError, match=r"big.*\.jpg"):
         pairs[0]

@@ -1,5 +1,6 @@
 """Pins: batches never hold an image twice, over all processes; an epoch shows each chosen caption once;
-batches are nearly equal in size, so there is no short last one; seed and epoch alone fix the order."""
+batches are nearly equal in size, so there is no short last one; seed and epoch alone fix the order; captions are
+drawn by the languages' share of them or, by language, each language as often as the others."""
 
 import math
 from itertools import chain
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_customclip.data.sampler import NoDuplicatesBatchSampler
+from hf_customclip.data.sampler import ImageBatchSampler, NoDuplicatesBatchSampler
 
 IMAGES = st.lists(st.integers(0, 6), min_size=1, max_size=60).filter(any)
 
@@ -109,3 +110,31 @@ def test_numbers_below_one_are_refused():
         NoDuplicatesBatchSampler([[0]], 0)
     with pytest.raises(ValueError, match="at least 1"):
         NoDuplicatesBatchSampler([[0]], 1, captions_per_image=0)
+
+
+@pytest.mark.parametrize("kind", [ImageBatchSampler, NoDuplicatesBatchSampler])
+def test_languages_by_share_or_evenly(kind):
+    """Six captions an image: four English, one German, one Chinese; three are drawn."""
+    images, languages = numbered([6] * 200), ["en", "en", "de", "en", "zh", "en"] * 200
+
+    def drawn(per_image, sampling):
+        options = {"captions_per_image": per_image, "caption_sampling": sampling, "languages": languages}
+        shown = [
+            caption
+            for batch in kind(images, 16, **options)
+            for item in batch
+            for caption in (item[1] if kind is ImageBatchSampler else [item])
+        ]
+        assert len(shown) == len(set(shown)) == 200 * per_image
+        return [sum(languages[caption] == name for caption in shown) for name in ("en", "de", "zh")]
+
+    assert drawn(3, "by_language") == [200, 200, 200]
+    assert drawn(5, "by_language") == [600, 200, 200]
+    # Binomial: 200 x 1/3 with a standard deviation of 6.7; by share 133 and 6.7.
+    assert drawn(1, "by_language") == pytest.approx([67, 67, 67], abs=27)
+    assert drawn(1, "random") == pytest.approx([133, 33, 33], abs=27)
+
+
+def test_drawing_by_language_needs_languages():
+    with pytest.raises(ValueError, match="tell none"):
+        NoDuplicatesBatchSampler([[0, 1]], 2, captions_per_image=1, caption_sampling="by_language")

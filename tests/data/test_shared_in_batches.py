@@ -10,7 +10,7 @@ from tiny import tiny_dataset, tiny_model
 from tiny_training import make_trainer
 
 from hf_customclip.data.data_collator import ContrastiveCollator
-from hf_customclip.data.pairs import CaptionTable, ImageCaptionsDataset, PairDataset
+from hf_customclip.data.pairs import CaptionTable, TrainingDataset
 
 CAPTIONS = [["a red mug", "for coffee"], ["A  Red mug", "for tea"], ["a plate", "for soup"]]
 
@@ -41,7 +41,7 @@ def test_nothing_is_said_where_nothing_is_shared():
 
 
 def test_a_batch_of_images_with_their_captions(shop):
-    data = ImageCaptionsDataset(shop, **features(shop))
+    data = TrainingDataset(shop, **features(shop))
     batch = data.__getitems__([(0, (2, 3)), (0, (0,))])
     one_by_one = ContrastiveCollator(None, 8)([data[(0, (2, 3))], data[(0, (0,))]])
     for found in (batch, one_by_one):
@@ -50,7 +50,7 @@ def test_a_batch_of_images_with_their_captions(shop):
 
 
 def test_a_batch_of_pairs(shop):
-    data = PairDataset(shop, **features(shop))
+    data = TrainingDataset(shop, **features(shop), batch_of="pairs")
     batch = data.__getitems__([0, 2, 5])
     one_by_one = ContrastiveCollator(None, 8)([data[0], data[2], data[5]])
     for found in (batch, one_by_one):

@@ -2,6 +2,7 @@
 the metrics, curves through the recalls; captions are drawn as they are, the caller's settings left alone."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,6 +182,21 @@ def test_a_letter_that_no_font_has_is_named_once(tmp_path):
     with pytest.warns(UserWarning, match="No font of this machine draws \ue123: boxes") as said:
         save_figure(figure, tmp_path / "boxes.png")
     assert len(said) == 1
+
+
+def test_a_font_installed_after_matplotlib_made_its_list_is_found(tmp_path, monkeypatch):
+    new, other = tmp_path / "NotoSansThai-Regular.ttf", tmp_path / "Else.ttf"
+    for path in (new, other):
+        path.write_bytes(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf").read_bytes())
+    broken = tmp_path / "NotoSansTamil-Regular.ttf"
+    broken.write_bytes(b"no font")
+    manager = style.font_manager.fontManager
+    monkeypatch.setattr(style.font_manager, "findSystemFonts", lambda: [str(new), str(other), str(broken)])
+    monkeypatch.setattr(manager, "ttflist", list(manager.ttflist))
+    style.add_new_fonts.cache_clear()
+    style.add_new_fonts()
+    added = {Path(entry.fname).name for entry in manager.ttflist if Path(entry.fname).parent == tmp_path}
+    assert added == {new.name}
 
 
 def test_queries_are_representative():

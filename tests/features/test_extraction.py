@@ -25,7 +25,7 @@ from datasets import Dataset
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip.data.data_collator import ContrastiveCollator
-from hf_customclip.data.pairs import PairDataset
+from hf_customclip.data.pairs import TrainingDataset
 from hf_customclip.features import extraction
 from hf_customclip.features.cache import FeatureCache
 from hf_customclip.features.store import FINISHED
@@ -35,11 +35,11 @@ from hf_customclip.inference.loading import worker_count
 FORK = multiprocessing.get_context("fork")
 
 
-def keep(folder: Path, dataset: Dataset, model: Any = None, **options: Any) -> PairDataset:
+def keep(folder: Path, dataset: Dataset, model: Any = None, **options: Any) -> TrainingDataset:
     options = {"precision": "float32", "show_progress": False, **options}
     cache = FeatureCache(mode="always", folder=folder, **options)
     collator = ContrastiveCollator(tiny_processor(), 32)
-    return cache.pairs(tiny_model() if model is None else model, dataset, collator)
+    return cache.training_items(tiny_model() if model is None else model, dataset, collator, batch_of="pairs")
 
 
 def contents(folder: Path) -> dict[str, bytes]:

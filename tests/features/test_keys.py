@@ -36,7 +36,8 @@ class Ingredients:
         """Which towers' features are in the folder now."""
         before = {path.name for path in folder.glob("*-*")}
         cache = FeatureCache(mode="always", folder=folder, precision=self.precision, show_progress=False)
-        cache.pairs(self.model, self.dataset, ContrastiveCollator(self.processor, self.max_text_length))
+        collator = ContrastiveCollator(self.processor, self.max_text_length)
+        cache.training_items(self.model, self.dataset, collator)
         return {path.name.split("-")[0] for path in folder.glob("*-*") if path.name not in before}
 
 

@@ -11,7 +11,7 @@ from .preparation import image_inputs, text_inputs
 
 
 class ContrastiveCollator:
-    """Stacks examples of `PairDataset` or `RetrievalDataset` into model inputs.
+    """Stacks examples of `TrainingDataset` or `RetrievalDataset` into model inputs.
 
     Gives `pixel_values` or `image_features`, `input_ids` and `attention_mask` or `text_features`, and
     `image_ids`; for examples with several captions also `text_image_ids`, the image of each text; where the data
@@ -22,7 +22,7 @@ class ContrastiveCollator:
         self.processor, self.max_text_length = processor, max_text_length
 
     def __call__(self, examples: list[dict[str, Any]] | dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Examples to a batch; one that `PairDataset` has made of cached features is a batch already."""
+        """Examples to a batch; one that `TrainingDataset` has made of cached features is a batch already."""
         if isinstance(examples, dict):
             return examples
         image_ids = torch.tensor([example["image_id"] for example in examples])

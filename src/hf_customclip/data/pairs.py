@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +16,7 @@ from .preparation import open_rgb
 from .sampler import ImageBatchSampler, ImageItem, NoDuplicatesBatchSampler
 from .shared_captions import GROUP, caption_numbers, number_equal
 
-FEATURES_AT_ONCE, IMAGES_AT_ONCE = 8192, 1024
+IMAGES_AT_ONCE = 1024
 COLUMNS = ("image", "captions", "image_id")
 
 
@@ -166,47 +168,22 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         return {"captions": [texts[caption - begin] for caption in captions]}
 
 
-class PairDataset(_Rows):
-    """One example for every caption: the caption, its image and a number that tells images apart."""
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Features of some images `[n, width]`, of their captions `[m, width]`, and the image of each caption `[m]`."""
 
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, caption: int) -> dict[str, Any]:
-        return self._example(int(self.table.rows_of([caption])[0]), [int(caption)])
-
-    def __getitems__(self, captions: list[int]) -> list[dict[str, Any]] | dict[str, torch.Tensor]:
-        """The examples, or of cached features the whole batch at once, which an epoch's speed rests on."""
-        if self.image_features is None or self.text_features is None:
-            return [self[caption] for caption in captions]
-        numbers = np.asarray(captions)
-        rows = self.table.rows_of(numbers)
-        return {
-            "image_ids": torch.from_numpy(self.table.image_ids[rows]),
-            "image_features": self.image_features[rows],
-            "text_features": self.text_features[numbers],
-            **self.table.ids_of(rows, numbers),
-        }
-
-    def batch_sampler(self, batch_size: int, **options: Any) -> NoDuplicatesBatchSampler:
-        """Duplicate-free batches; options as those of `NoDuplicatesBatchSampler`."""
-        return NoDuplicatesBatchSampler(self.table.captions_of_images(), batch_size, **options)
-
-    def feature_batches(self, captions_per_image: int | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Image and text features, row by row a pair, of the first so many captions of every image."""
-        captions = self.table.first_captions(captions_per_image).tolist()
-        for first in range(0, len(captions), FEATURES_AT_ONCE):
-            batch = self.__getitems__(captions[first : first + FEATURES_AT_ONCE])
-            assert isinstance(batch, dict), "features of both towers are not cached"
-            yield batch["image_features"], batch["text_features"]
+    images: torch.Tensor
+    texts: torch.Tensor
+    image_of_text: torch.Tensor
 
 
-class ImageCaptionsDataset(_Rows):
-    """One example for every image that is asked for: a view of it with some of its captions.
+class TrainingDataset(_Rows):
+    """What training is shown: images each with some of its captions, or pairs of an image and one caption.
 
-    Asked by `ImageBatchSampler`'s items, (view, caption numbers).
+    Asked by `ImageBatchSampler`'s items, (view, caption numbers), or by the caption number of a pair.
 
     Args:
+        batch_of: "images" or "pairs", which is what `batch_sampler` deals out.
         image_views: further views' features, as `image_features`, which are view 0. Without any features a view's
             number is ignored.
     """
@@ -215,22 +192,18 @@ class ImageCaptionsDataset(_Rows):
         self,
         dataset: Dataset,
         *args: Any,
+        batch_of: str = "images",
         image_views: Sequence[FeatureRows] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(dataset, *args, **kwargs)
-        self.image_views = list(image_views)
+        self.of_images, self.image_views = batch_of == "images", list(image_views)
 
     def __len__(self) -> int:
-        return len(self.table.names)
+        return len(self.table.names) if self.of_images else len(self.table)
 
-    @property
-    def num_views(self) -> int:
-        """How many views each image has."""
-        return 1 + len(self.image_views)
-
-    def __getitem__(self, item: ImageItem) -> dict[str, Any]:
-        view, captions = item
+    def __getitem__(self, item: ImageItem | int) -> dict[str, Any]:
+        view, captions = _image_item(item)
         rows = self.table.rows_of(captions)
         example = self._example(int(rows[0]), [captions[0]])
         if view and self.image_features is not None:
@@ -244,51 +217,71 @@ class ImageCaptionsDataset(_Rows):
                 both = [example[name], texts]
                 example[name] = torch.cat(both) if name == "text_features" else both[0] + both[1]
         example |= self.table.ids_of(rows[:1], np.asarray(captions))
-        example["text_image_ids"] = [example["image_id"]] * len(captions)
+        if self.of_images:
+            example["text_image_ids"] = [example["image_id"]] * len(captions)
         return example
 
-    def __getitems__(self, items: list[ImageItem]) -> list[dict[str, Any]] | dict[str, torch.Tensor]:
-        """The examples, or of cached features the whole batch at once."""
-        if self.image_features is None or self.text_features is None:
-            return [self[item] for item in items]
-        captions = np.concatenate([captions for _, captions in items])
-        rows = self.table.rows_of([captions[0] for _, captions in items])
+    def __getitems__(
+        self, items: Sequence[ImageItem | int]
+    ) -> list[dict[str, Any]] | dict[str, torch.Tensor]:
+        """The examples, or of cached features the whole batch at once, which an epoch's speed rests on."""
+        return self._cached_batch(items) if self.is_cached else [self[item] for item in items]
+
+    def _cached_batch(self, items: Sequence[ImageItem | int]) -> dict[str, torch.Tensor]:
+        assert self.image_features is not None and self.text_features is not None
+        views, captions_of = zip(*map(_image_item, items), strict=True)
+        captions = np.fromiter(chain.from_iterable(captions_of), np.int64)
+        rows = self.table.rows_of([numbers[0] for numbers in captions_of])
         ids = torch.from_numpy(self.table.image_ids[rows])
-        counts = torch.tensor([len(captions) for _, captions in items])
-        return {
+        batch = {
             "image_ids": ids,
-            "text_image_ids": ids.repeat_interleave(counts),
-            "image_features": self._images_in_views(rows, np.array([view for view, _ in items])),
+            "image_features": self._images_in_views(self.image_features, rows, np.array(views)),
             "text_features": self.text_features[captions],
             **self.table.ids_of(rows, captions),
         }
+        if self.of_images:
+            batch["text_image_ids"] = ids.repeat_interleave(torch.tensor(list(map(len, captions_of))))
+        return batch
 
-    def batch_sampler(self, batch_size: int, **options: Any) -> ImageBatchSampler:
-        """Batches of images; options as those of `ImageBatchSampler`."""
+    def draw_pairs(
+        self, size: int, generator: np.random.Generator, captions_per_image: int | None
+    ) -> dict[str, torch.Tensor]:
+        """The batch of at most `size` random images with a random one of their first so many captions each."""
+        captions = [numbers[:captions_per_image] for numbers in self.table.captions_of_images() if numbers]
+        chosen = np.sort(generator.permutation(len(captions))[:size])
+        batch = self.__getitems__([(0, (int(generator.choice(captions[i])),)) for i in chosen])
+        assert isinstance(batch, dict), "features of both towers are not cached"
+        return batch
+
+    def _images_in_views(self, features: FeatureRows, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        images = features[rows]
+        for view, others in enumerate(self.image_views, start=1):
+            if len(chosen := np.flatnonzero(views == view)):
+                images[torch.from_numpy(chosen)] = others[rows[chosen]].to(images.device)
+        return images
+
+    def batch_sampler(self, batch_size: int, **options: Any) -> ImageBatchSampler | NoDuplicatesBatchSampler:
+        """Batches of images or duplicate-free batches of pairs; options as those of their samplers."""
         images = self.table.captions_of_images()
-        return ImageBatchSampler(images, batch_size, num_views=self.num_views, **options)
+        options["languages"] = self.table.languages
+        if not self.of_images:
+            return NoDuplicatesBatchSampler(images, batch_size, **options)
+        return ImageBatchSampler(images, batch_size, num_views=1 + len(self.image_views), **options)
 
-    def feature_batches(
-        self, captions_per_image: int | None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Features of images, of their first so many captions, and the image of each caption in the batch."""
+    def feature_batches(self, captions_per_image: int | None) -> Iterator[FeatureBatch]:
+        """The cached features of images and of their first so many captions, in order."""
         captions = (of_image[:captions_per_image] for of_image in self.table.captions_of_images())
         items: list[ImageItem] = [(0, tuple(of_image)) for of_image in captions if of_image]
         for first in range(0, len(items), IMAGES_AT_ONCE):
             chosen = items[first : first + IMAGES_AT_ONCE]
-            batch = self.__getitems__(chosen)
-            assert isinstance(batch, dict), "features of both towers are not cached"
+            batch = self._cached_batch(chosen)
             counts = torch.tensor([len(numbers) for _, numbers in chosen])
             owners = torch.arange(len(chosen)).repeat_interleave(counts)
-            yield batch["image_features"], batch["text_features"], owners
+            yield FeatureBatch(batch["image_features"], batch["text_features"], owners)
 
-    def _images_in_views(self, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
-        assert self.image_features is not None
-        features = self.image_features[rows]
-        for view, others in enumerate(self.image_views, start=1):
-            if len(chosen := np.flatnonzero(views == view)):
-                features[torch.from_numpy(chosen)] = others[rows[chosen]].to(features.device)
-        return features
+
+def _image_item(item: ImageItem | int) -> ImageItem:
+    return item if isinstance(item, tuple) else (0, (int(item),))
 
 
 class RetrievalDataset(_Rows):

@@ -6,6 +6,7 @@ Of pairs, or of images each with all its chosen captions.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -24,14 +25,16 @@ class ImageBatchSampler(torch.utils.data.Sampler[list[ImageItem]]):
         captions_of_images: for every image the numbers of its captions; images without any are left out.
         batch_size: images in a batch of one process, at most.
         captions_per_image: how many captions of an image an epoch shows; None for all.
-        caption_sampling: "first" ones always the same, or "random" ones anew each epoch.
+        caption_sampling: "first" ones always the same, "random" ones anew each epoch (each language by its share of
+            the captions), or random ones "by_language": each of an image's languages once before any comes twice.
+        languages: of every caption number, for "by_language".
         num_views: each image is shown in a view drawn from so many.
         drop_last: batches of exactly `batch_size`; a random rest of the images is left out of each epoch.
         seed: with the epoch's number it fixes order, captions and views.
         process_index, num_processes: whose share this is.
 
     Raises:
-        ValueError: a number below 1, or no images to fill a batch with on every process.
+        ValueError: a number below 1, no images to fill a batch with on every process, or no languages to draw by.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class ImageBatchSampler(torch.utils.data.Sampler[list[ImageItem]]):
         *,
         captions_per_image: int | None = None,
         caption_sampling: str = "first",
+        languages: Sequence[str | None] | None = None,
         num_views: int = 1,
         drop_last: bool = False,
         seed: int = 0,
@@ -48,6 +52,7 @@ class ImageBatchSampler(torch.utils.data.Sampler[list[ImageItem]]):
         num_processes: int = 1,
     ) -> None:
         _check_sizes(batch_size, captions_per_image)
+        self.languages = _checked_languages(caption_sampling, languages)
         self.captions_of_images = [np.asarray(captions) for captions in captions_of_images if len(captions)]
         self.captions_per_image, self.caption_sampling = captions_per_image, caption_sampling
         self.num_views, self.seed, self.epoch = num_views, seed, 0
@@ -75,7 +80,7 @@ class ImageBatchSampler(torch.utils.data.Sampler[list[ImageItem]]):
 
     def _item(self, image: int, generator: np.random.Generator) -> ImageItem:
         captions = self.captions_of_images[image]
-        chosen = _chosen(captions, self.captions_per_image, self.caption_sampling, generator)
+        chosen = _chosen(captions, self.captions_per_image, self.caption_sampling, self.languages, generator)
         return int(generator.integers(self.num_views)), tuple(chosen.tolist())
 
 
@@ -89,13 +94,15 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
         captions_of_images: for every image the numbers of its captions.
         batch_size: pairs in a batch of one process, at most.
         captions_per_image: how many captions of an image an epoch shows; None for all.
-        caption_sampling: "first" ones always the same, or "random" ones anew each epoch.
+        caption_sampling: "first" ones always the same, "random" ones anew each epoch (each language by its share of
+            the captions), or random ones "by_language": each of an image's languages once before any comes twice.
+        languages: of every caption number, for "by_language".
         drop_last: batches of exactly `batch_size`; a random rest of the pairs is left out of each epoch.
         seed: with the epoch's number it fixes the order.
         process_index, num_processes: whose share this is.
 
     Raises:
-        ValueError: a number below 1, or no pairs to fill a batch with on every process.
+        ValueError: a number below 1, no pairs to fill a batch with on every process, or no languages to draw by.
     """
 
     def __init__(
@@ -105,12 +112,14 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
         *,
         captions_per_image: int | None = None,
         caption_sampling: str = "first",
+        languages: Sequence[str | None] | None = None,
         drop_last: bool = False,
         seed: int = 0,
         process_index: int = 0,
         num_processes: int = 1,
     ) -> None:
         _check_sizes(batch_size, captions_per_image)
+        self.languages = _checked_languages(caption_sampling, languages)
         self.captions_of_images = [np.asarray(captions) for captions in captions_of_images if len(captions)]
         self.batch_size, self.captions_per_image, self.caption_sampling = (
             batch_size,
@@ -147,7 +156,9 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
         for image in generator.permutation(len(self.captions_of_images)):
             dealt: set[int] = set()
             captions = self.captions_of_images[image]
-            for caption in _chosen(captions, self.captions_per_image, self.caption_sampling, generator):
+            for caption in _chosen(
+                captions, self.captions_per_image, self.caption_sampling, self.languages, generator
+            ):
                 free = next((place for place, batch in enumerate(emptiest) if batch not in dealt), None)
                 if free is None:
                     emptiest += generator.permutation(self.num_batches).tolist()
@@ -169,10 +180,39 @@ def _count(captions: np.ndarray, captions_per_image: int | None) -> int:
     return len(captions) if captions_per_image is None else min(len(captions), captions_per_image)
 
 
+def _checked_languages(caption_sampling: str, languages: Sequence[str | None] | None) -> Sequence[str | None]:
+    if caption_sampling == "by_language" and languages is None:
+        raise ValueError(
+            "caption_sampling='by_language' needs captions that tell their language, and these tell none; "
+            "'random' draws from all of an image's captions alike."
+        )
+    return languages or ()
+
+
 def _chosen(
-    captions: np.ndarray, captions_per_image: int | None, sampling: str, generator: np.random.Generator
+    captions: np.ndarray,
+    captions_per_image: int | None,
+    sampling: str,
+    languages: Sequence[str | None],
+    generator: np.random.Generator,
 ) -> np.ndarray:
     count = _count(captions, captions_per_image)
     if sampling == "random":
         return generator.choice(captions, count, replace=False)
+    if sampling == "by_language":
+        return _languages_in_turn(captions, languages, generator)[:count]
     return generator.permutation(captions[:count])
+
+
+def _languages_in_turn(
+    captions: np.ndarray, languages: Sequence[str | None], generator: np.random.Generator
+) -> np.ndarray:
+    """An image's captions in random order, but the n-th of each language before the n+1st of any."""
+    drawn = generator.permutation(captions)
+    place: dict[str | None, float] = {}
+    turns: Counter[str | None] = Counter()
+    keys = []
+    for language in (languages[caption] for caption in drawn):
+        keys.append((turns[language], place.setdefault(language, generator.random())))
+        turns[language] += 1
+    return drawn[sorted(range(len(drawn)), key=keys.__getitem__)]

@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from transformers.utils import logging
 
 from ..data.data_collator import ContrastiveCollator
-from ..data.pairs import CaptionTable, ImageCaptionsDataset, PairDataset, RetrievalDataset, check_columns
+from ..data.pairs import CaptionTable, RetrievalDataset, TrainingDataset, check_columns
 from ..inference.loading import worker_count
 from ..modeling.freezing_custom_clip import TOWERS, is_trained
 from ..modeling.heads_only_custom_clip import tower_digest
@@ -87,58 +87,45 @@ class FeatureCache:
         self._opened: dict[Any, tuple[Dataset, _Opened]] = {}
         self._said: set[str] = set()
 
-    def pairs(
+    def training_items(
         self,
         model: Any,
         dataset: Dataset,
         collator: Any,
         *,
+        batch_of: str = "images",
         captions_per_image: int | None = None,
         image_transform: Callable[[Any], Any] | None = None,
-    ) -> PairDataset:
-        """The pairs that training reads, with features in the place of what frozen towers would see.
+        views: int = 1,
+    ) -> TrainingDataset:
+        """What training reads, with features in the place of what frozen towers would see.
 
         Args:
+            batch_of: "images" or "pairs".
             captions_per_image: how many captions of an image are asked for, the first ones; None for all.
             image_transform: the augmentation of training images, which forbids caching them.
+            views: of each image, where the vision tower's outputs are cached; see `views.py`.
 
         Raises:
             ValueError: `mode` is "always" and a tower's outputs cannot be cached; or images cannot be read.
             OSError: there is too little space on the disk.
         """
         found = self._open(model, dataset, collator, captions_per_image, image_transform)
-        return PairDataset(found.dataset, found.table, **found.features, image_transform=image_transform)
-
-    def images_with_captions(
-        self,
-        model: Any,
-        dataset: Dataset,
-        collator: Any,
-        *,
-        captions_per_image: int | None = None,
-        image_transform: Callable[[Any], Any] | None = None,
-        views: int = 1,
-    ) -> ImageCaptionsDataset:
-        """As `pairs`, of images each with several captions.
-
-        Args:
-            views: of each image, where the vision tower's outputs are cached; see `views.py`.
-        """
-        found = self._open(model, dataset, collator, captions_per_image, image_transform)
         if "image_features" in found.features:
             for view in range(1 + len(found.views), views):
                 # Of the rows that are left, should some images be unreadable.
                 found.views.append(self._images(model, found.dataset, collator, view)[1])
-        return ImageCaptionsDataset(
+        return TrainingDataset(
             found.dataset,
             found.table,
             **found.features,
             image_transform=image_transform,
+            batch_of=batch_of,
             image_views=found.views[: views - 1],
         )
 
     def retrieval_items(self, model: Any, dataset: Dataset, collator: Any) -> RetrievalDataset:
-        """Images with all their captions, which evaluation reads; raises as `pairs` does."""
+        """Images with all their captions, which evaluation reads; raises as `training_items` does."""
         found = self._open(model, dataset, collator)
         return RetrievalDataset(found.dataset, found.table, **found.features, image_transform=None)
 

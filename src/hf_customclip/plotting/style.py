@@ -7,7 +7,8 @@ import re
 import textwrap
 import warnings
 from collections.abc import Callable
-from functools import wraps
+from contextlib import suppress
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -48,12 +49,25 @@ def with_fonts(draw: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        add_new_fonts()
         available = set(font_manager.get_font_names())
         fonts = [font for font in FONTS if font in available]
         with rc_context({"font.family": fonts or ["sans-serif"]}):
             return draw(*args, **kwargs)
 
     return drawn
+
+
+@cache
+def add_new_fonts() -> None:
+    """Make those of `FONTS` known that were installed after Matplotlib wrote down its list of fonts."""
+    files = {family.replace(" ", "") for family in FONTS}
+    known = {entry.fname for entry in font_manager.fontManager.ttflist}
+    for path in set(font_manager.findSystemFonts()) - known:
+        name = re.match(r"\w*", Path(path).name)
+        if name and any(file.startswith(name[0]) for file in files):
+            with suppress(OSError, RuntimeError):  # no font, or one of bitmaps
+                font_manager.fontManager.addfont(path)
 
 
 def new_figure(width: float, height: float, title: str) -> Figure:

@@ -20,7 +20,7 @@ from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, TrainOutp
 
 from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
-from ..data.pairs import ImageCaptionsDataset, PairDataset, RetrievalDataset
+from ..data.pairs import RetrievalDataset, TrainingDataset
 from ..evaluation.corrected import corrected_retrieval_metrics
 from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
@@ -40,7 +40,6 @@ from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .trained_weights import hold_trained_in_float32, rate_factors, split_by_rate
 from .training_args import CustomClipTrainingArguments
 
-TrainingData = ImageCaptionsDataset | PairDataset | FeatureShards
 SOME = 200
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
@@ -227,7 +226,9 @@ class CustomClipTrainer(Trainer):
         shown = getattr(sampler, "num_images", getattr(sampler, "num_pairs", None))
         return super().num_examples(dataloader) if shown is None else shown
 
-    def _loader(self, dataset: TrainingData | RetrievalDataset, **options: Any) -> DataLoader:
+    def _loader(
+        self, dataset: TrainingDataset | FeatureShards | RetrievalDataset, **options: Any
+    ) -> DataLoader:
         if not dataset.is_cached:  # cached features lie in memory, where workers would only copy them
             options |= {
                 "num_workers": self.args.dataloader_num_workers,
@@ -246,17 +247,22 @@ class CustomClipTrainer(Trainer):
             non_blocking=self.args.accelerator_config.non_blocking,
         )
 
-    def _training_data(self, of_images: bool = False) -> TrainingData:
+    def _training_data(self) -> TrainingDataset | FeatureShards:
         assert self.train_dataset is not None
         if isinstance(self.train_dataset, FeatureShards):
             self.train_dataset.check_made_by(self.accelerator.unwrap_model(self.model), self.data_collator)
-            return self.train_dataset
-        first = self.args.captions_per_image if self.args.caption_sampling == "first" else None
-        inputs = self.model, self.train_dataset, self.data_collator
-        options: dict[str, Any] = {"captions_per_image": first, "image_transform": self.image_transform}
-        if self.args.batch_of == "images" or of_images:
-            return self.feature_cache.images_with_captions(*inputs, views=self.args.image_views, **options)
-        return self.feature_cache.pairs(*inputs, **options)
+            return self.train_dataset.in_batches_of(self.args.batch_of)
+        return self.feature_cache.training_items(
+            self.model,
+            self.train_dataset,
+            self.data_collator,
+            batch_of=self.args.batch_of,
+            captions_per_image=self.args.captions_per_image
+            if self.args.caption_sampling == "first"
+            else None,
+            image_transform=self.image_transform,
+            views=self.args.image_views,
+        )
 
     def _start_heads(self) -> None:
         model = self.accelerator.unwrap_model(self.model)
@@ -278,7 +284,8 @@ class CustomClipTrainer(Trainer):
         if standardized:
             standardize_features(*heads, features)
         if wanted or self.args.head_init == "auto":
-            start_heads_at_cca(*heads, features)
+            cut = bool(getattr(model.config, "matryoshka_dims", None))
+            start_heads_at_cca(*heads, features, strongest_first=cut)
 
     # ---- Optimizer ----
 
@@ -358,8 +365,8 @@ class CustomClipTrainer(Trainer):
     def _hubness_bank(self) -> HubnessBank | None:
         if not self.args.hubness_bank_size or self.train_dataset is None or self._in_shards():
             return None
-        images = self._training_data(of_images=True)
-        if not isinstance(images, ImageCaptionsDataset) or not images.is_cached:
+        images = self._training_data()
+        if not images.is_cached:
             return None
         model = self.accelerator.unwrap_model(self.model)
         size, seed, captions = self.args.hubness_bank_size, self.args.seed, self.args.captions_per_image

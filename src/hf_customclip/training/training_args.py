@@ -11,7 +11,7 @@ from transformers.trainer_utils import IntervalStrategy, SchedulerType
 
 from .refused import refuse_ignored_arguments
 
-CAPTION_SAMPLINGS = ("first", "random")
+CAPTION_SAMPLINGS = ("first", "random", "by_language")
 FEATURE_CACHES = ("auto", "always", "never")
 FEATURE_PRECISIONS = ("auto", "float32", "bfloat16")
 HEAD_INITS = ("auto", "cca")
@@ -69,7 +69,11 @@ class CustomClipTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Captions of each image that an epoch shows; null for all."}
     )
     caption_sampling: str = field(
-        default="first", metadata={"help": "'first' captions each epoch, or 'random' ones anew each epoch."}
+        default="first",
+        metadata={
+            "help": "'first' captions each epoch; 'random' ones anew each epoch, languages by their share of the "
+            "captions; or random ones 'by_language', each of an image's languages as often as the others."
+        },
     )
     gather_negatives: bool = field(
         default=True, metadata={"help": "Compare with the pairs of all processes, not only one's own."}

@@ -26,6 +26,7 @@ from datasets.utils import disable_progress_bars, enable_progress_bars, is_progr
 from ..folders import FolderListing
 from ..report import DataError
 from ..splits import split_in_path
+from .tars import Tars
 
 AnyDataset: TypeAlias = Dataset | DatasetDict | IterableDataset | IterableDatasetDict
 
@@ -105,8 +106,15 @@ def load_shards(files: list[str], root: Path, streaming: bool) -> AnyDataset:
     data_files: dict[str, list[str]] = {}
     for file in files:
         data_files.setdefault(split_in_path(Path(file), root) or "train", []).append(file)
+    kind = BUILDERS[Path(files[0]).suffix]
     with quiet_when_piped():
-        return load_dataset(BUILDERS[Path(files[0]).suffix], data_files=data_files, streaming=streaming)
+        if kind != "webdataset":
+            return load_dataset(kind, data_files=data_files, streaming=streaming)
+        builder = Tars(data_files=data_files)
+        if streaming:
+            return IterableDatasetDict(builder.as_streaming_dataset())
+        builder.download_and_prepare()
+        return builder.as_dataset()
 
 
 def load_repo_folder(folder: Path, name: str | None, streaming: bool) -> AnyDataset:
