@@ -1,6 +1,6 @@
 """Every family of towers: joined, or refused in a sentence. Writes the tables of docs/towers.md.
 
-    python benchmarks/towers.py --results outputs/towers.jsonl --page docs/towers.md [--only NAME ...]
+    python benchmarks/towers.py --results outputs/towers.jsonl --page docs/towers.md [--onnx] [--only NAME ...]
 
 Of each family of transformers, torchvision and timm a tiny member with random weights (`tiny_towers.py`) is joined
 with a tiny tower of the other kind. "works" means: joined with its defaults (or with the setting named), image and
@@ -36,7 +36,7 @@ from hf_customclip.modeling.contract_custom_clip import probe_inputs
 from hf_customclip.modeling.joining_custom_clip import first_line
 from hf_customclip.modeling.towers_custom_clip import image_input_shape
 
-AT_ONCE = 6
+AT_ONCE = 12
 SECONDS = 1200
 MARK = "<!-- What follows is written by benchmarks/towers.py. -->"
 LOAD_ELSEWHERE = """
@@ -68,6 +68,8 @@ class Result:
     outcome: str
     note: str = ""
     """The setting that it works with, the sentence of the refusal, or what failed."""
+    onnx: str = ""
+    """"ONNX" or "no ONNX", where that was tried."""
 
 
 class Scratch:
@@ -85,7 +87,7 @@ class Scratch:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
 
-def try_family(family: str, scratch: Scratch, onnx: bool = True) -> list[Result]:
+def try_family(family: str, scratch: Scratch, onnx: bool = False) -> list[Result]:
     """The family's results, one for each kind of tower that it is; without loading in another process.
 
     Where a tiny member cannot embed, members nearer to the family's defaults are tried too.
@@ -139,7 +141,7 @@ def _try_tower(kind: str, family: str, config: Any, scratch: Scratch, onnx: bool
         )  # fmt: skip
         task(Image.effect_noise((40, 30), 60).convert("RGB"), candidate_labels=["a b", "c"])
         if onnx:
-            result.note = ", ".join(filter(None, [result.note, _onnx(kind, model, processor, folder)]))
+            result.onnx = _onnx(kind, model, processor, folder)
         scratch.saved[folder / "joined"] = result
     except Refused as refused:
         result.outcome, result.note = "refused", str(refused)
@@ -203,7 +205,7 @@ def load_elsewhere(scratch: Scratch) -> None:
             result.outcome, result.note = "fails", f"remote code: {line}"
 
 
-def try_families(families: Iterable[str], onnx: bool = True) -> list[Result]:
+def try_families(families: Iterable[str], onnx: bool = False) -> list[Result]:
     """The results of the families, those that work loaded in another process too."""
     results = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -215,15 +217,15 @@ def try_families(families: Iterable[str], onnx: bool = True) -> list[Result]:
     return results
 
 
-def try_in_another_process(families: list[str]) -> list[Result]:
+def try_in_another_process(families: list[str], onnx: bool) -> list[Result]:
     """The same; if the process dies or hangs, family by family, so that it is known by which."""
-    command = [sys.executable, __file__, "--here", *families]
+    command = [sys.executable, __file__, *["--onnx"] * onnx, "--here", *families]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         if len(families) == 1:
             return [Result("", families[0], "", "fails", f"its process: {error} {str(error.stderr)[-300:]}")]
-        return [result for family in families for result in try_in_another_process([family])]
+        return [result for family in families for result in try_in_another_process([family], onnx)]
     return [Result(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
@@ -255,7 +257,16 @@ def _order(result: Result) -> tuple[bool, str]:
 
 
 def _cell(result: Result) -> str:
-    return f"{result.outcome}: {result.note}".removesuffix(": ").replace("|", "/")
+    said = ", ".join(filter(None, [result.note, result.onnx]))
+    return f"{result.outcome}: {said}".removesuffix(": ").replace("|", "/")
+
+
+def _read(file: Path) -> list[Result]:
+    """The last result of each family and kind."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    results = [Result(**json.loads(line)) for line in file.read_text().splitlines()]
+    return list({(result.family, result.kind): result for result in results}.values())
 
 
 def main() -> None:
@@ -265,26 +276,28 @@ def main() -> None:
         "--results", type=Path, default=Path("outputs/towers.jsonl"), help="one JSON line a result"
     )
     parser.add_argument("--page", type=Path, help="replace the tables of this page")
+    parser.add_argument("--onnx", action="store_true", help="export those that work to ONNX too")
     parser.add_argument("--only", nargs="+", help="these families")
     parser.add_argument("--here", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     tr.logging.set_verbosity_error()
     tr.logging.disable_progress_bar()
     if arguments.here:
-        print(*(json.dumps(asdict(result)) for result in try_families(arguments.here)), sep="\n")
+        results = try_families(arguments.here, arguments.onnx)
+        print(*(json.dumps(asdict(result)) for result in results), sep="\n")
         return
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    arguments.results.touch()
-    results = [Result(**json.loads(line)) for line in arguments.results.read_text().splitlines()]
-    wanted = arguments.only or all_families()
-    missing = [family for family in wanted if family not in {result.family for result in results}]
+    results = _read(arguments.results)
+    done = {result.family for result in results}
+    if arguments.onnx:
+        done -= {result.family for result in results if result.outcome == "works" and not result.onnx}
+    missing = [family for family in arguments.only or all_families() if family not in done]
+    chunks = [missing[start : start + AT_ONCE] for start in range(0, len(missing), AT_ONCE)]
     with ThreadPoolExecutor(2) as pool, arguments.results.open("a") as file:
-        chunks = [missing[start : start + AT_ONCE] for start in range(0, len(missing), AT_ONCE)]
-        running = [pool.submit(try_in_another_process, chunk) for chunk in chunks]
-        for found in (done.result() for done in as_completed(running)):
-            results += found
-            file.writelines(json.dumps(asdict(result)) + "\n" for result in found)
+        running = [pool.submit(try_in_another_process, chunk, arguments.onnx) for chunk in chunks]
+        for finished in as_completed(running):
+            file.writelines(json.dumps(asdict(result)) + "\n" for result in finished.result())
             file.flush()
+    results = _read(arguments.results)
     if arguments.page:
         before = arguments.page.read_text().split(MARK)[0]
         arguments.page.write_text(f"{before}{MARK}\n{page(results)}")

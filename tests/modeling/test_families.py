@@ -51,7 +51,7 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def results():
-    return try_families(dict.fromkeys(family for family, _ in EXPECTED), onnx=False)
+    return try_families(dict.fromkeys(family for family, _ in EXPECTED))
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 from torchvision import models
 from transformers import (
@@ -77,11 +78,11 @@ def _load_tower(
     if weights is None:
         tower = chosen._from_config(config)
     else:
-        options: dict[str, Any] = {"config": config, "output_loading_info": True, **kwargs}
-        tower, info = chosen.from_pretrained(name, **options)
-        if len(info["missing_keys"]) == len(tower.state_dict()):  # a half whose names begin with its place
-            tower, info = chosen.from_pretrained(name, key_mapping={rf"^{kind}_model\.": ""}, **options)
-        tower.missing_keys = sorted(info["missing_keys"])
+        tower, info = chosen.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
+        missing = info["missing_keys"]
+        if missing and (part := _part_of_whole(name, kind, chosen, **kwargs)):
+            missing = tower.load_state_dict(part.state_dict(), strict=False).missing_keys
+        tower.missing_keys = sorted(missing)
     wanted = {"vision": "pixel_values", "text": "input_ids"}[kind]
     if tower.main_input_name != wanted:
         raise ValueError(
@@ -89,6 +90,21 @@ def _load_tower(
             f"not {wanted}"
         )
     return cast(PreTrainedModel, tower)
+
+
+def _part_of_whole(
+    name: str | os.PathLike[str], kind: str, chosen: type[PreTrainedModel], **kwargs: Any
+) -> nn.Module | None:
+    """The half of a dual encoder whose checkpoint does not load into the half's own class, as AltCLIP's; None where
+    the checkpoint is of no such model."""
+    config, place = AutoConfig.from_pretrained(name, **kwargs), f"{kind}_model"
+    if not hasattr(config, f"{kind}_config") or type(config) not in MODEL_MAPPING:
+        return None
+    with torch.device("meta"):  # before all of it is loaded for nothing
+        if type(getattr(AutoModel.from_config(config), place, None)) is not chosen:
+            return None
+    part: nn.Module = getattr(AutoModel.from_pretrained(name, **kwargs), place)
+    return part
 
 
 def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
