@@ -16,7 +16,7 @@ from hf_customclip.inference.encode import encode_images, encode_texts
 
 ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
 pytest.importorskip("onnxscript", reason="the export extra is not installed")
-pytest.importorskip("torch", minversion="2.15", reason="graphs are exported by torch 2.15 and later")
+pytest.importorskip("torch", minversion="2.14", reason="graphs are exported by torch 2.15 and later")
 
 TEXTS = ["red", "a large red square on white", "this is a photo of the small blue circle , grey behind it"]
 
@@ -84,6 +84,16 @@ def test_metadata_say_how_to_use_them(exported):
             assert preprocessing["crop_size"] == {"height": 32, "width": 32} and preprocessing["image_mean"]
         else:
             assert preprocessing["max_length"] == 32 and (folder / preprocessing["tokenizer"]).is_file()
+
+
+def test_graphs_of_a_model_that_cuts_its_embeddings(tmp_path):
+    model, processor = tiny_model(truncate_dim=6), tiny_processor()
+    export_onnx(model, processor, tmp_path)
+    tokens = processor(text=TEXTS, return_tensors="pt")
+    inputs = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    whole = encode_texts(tiny_model(), processor, TEXTS)[:, :6]
+    cut = torch.nn.functional.normalize(whole, dim=-1).numpy()
+    np.testing.assert_allclose(run(tmp_path, TEXT_FILE, inputs), cut, atol=1e-4)
 
 
 def test_inputs_are_named_and_free(exported):

@@ -1,6 +1,6 @@
 """Pins: the real sentence-transformers loads a model as save_pretrained, the trainer or itself saved it, and encodes
-texts and images to our normalised embeddings; from the Hub, in a process of its own, after `import hf_customclip` and,
-by trust_remote_code, where that cannot be imported; without either it says what to pass."""
+texts and images to our normalised embeddings, cut where asked; from the Hub, in a process of its own, after `import
+hf_customclip` and, by trust_remote_code, where that cannot be imported; without either it says what to pass."""
 
 from __future__ import annotations
 
@@ -44,6 +44,19 @@ def test_encodes_to_our_embeddings(folder: Path, tmp_path: Path, saved_by: str) 
     np.testing.assert_allclose(embedded, encode_images(model, processor, images).numpy(), atol=1e-5)
     np.testing.assert_allclose(loaded.similarity(texts, embedded).numpy(), texts @ embedded.T, atol=1e-5)
     np.testing.assert_allclose(loaded.encode_query(TEXTS[0]), texts[0], atol=1e-5)
+
+
+def test_cut_embeddings(folder: Path, tmp_path: Path) -> None:
+    """`truncate_dim` there is the model's own, saved with it or not."""
+    cut = encode_texts(
+        CustomClipModel.from_pretrained(folder, truncate_dim=6), tiny_processor(), TEXTS
+    ).numpy()
+    assert cut.shape == (3, 6)
+    CustomClipModel.from_pretrained(folder, truncate_dim=6).save_pretrained(tmp_path)
+    tiny_processor().save_pretrained(tmp_path)
+    for saved, options in ((folder, {"truncate_dim": 6}), (tmp_path, {})):
+        loaded = sentence_transformers.SentenceTransformer(str(saved), device="cpu", **options)
+        np.testing.assert_allclose(loaded.encode(TEXTS, normalize_embeddings=True), cut, atol=1e-5)
 
 
 LOAD = """

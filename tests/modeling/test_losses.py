@@ -1,5 +1,6 @@
 """Pins: both losses on matrices worked by hand, against float64 brute force, with captions of one image
-neither right nor wrong for each other, and over blocks; the floor of the loss without a temperature."""
+neither right nor wrong for each other, and over blocks; the floor of the loss without a temperature; with
+`matryoshka_dims` the mean over cut embeddings."""
 
 import math
 
@@ -184,3 +185,24 @@ def test_gradients_against_numbers():
                 values.append(softmax_brute_force(*given, [0, 0, 1]))
             expected = (values[0] - values[1]) / (2 * step)
             assert tensor.grad.flatten()[k].item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("loss_type", ["softmax", "sigmoid"])
+def test_the_nested_loss_is_the_mean_over_cut_embeddings(loss_type):
+    ids, widths = [0, 1, 1, 2, 3], [2, 16, 5]
+    model = tiny_model(loss_type=loss_type, matryoshka_dims=widths[:1] + widths[2:])
+    images, texts = random_pairs(len(ids), seed=5, dim=16)
+    scale = model.inverse_temperature().detach()
+    found = model.contrastive_loss(images, texts, scale, torch.tensor(ids)).item()
+    halves = [(F.normalize(images[:, :w], dim=-1), F.normalize(texts[:, :w], dim=-1)) for w in widths]
+    if loss_type == "softmax":
+        losses = [softmax_brute_force(*half, scale, ids) for half in halves]
+    else:
+        losses = [sigmoid_brute_force(*half, scale, model.logit_bias.item(), ids) for half in halves]
+    assert found == pytest.approx(sum(losses) / 3, abs=1e-5)
+    # Images with several texts, and a second process's rows, are cut too.
+    options = {"text_image_ids": torch.tensor(ids), "all_image_embeds": images, "all_text_embeds": texts}
+    options |= {"all_image_ids": torch.tensor(ids), "all_text_image_ids": torch.tensor(ids)}
+    gathered = model.contrastive_loss(images, texts, scale, torch.tensor(ids), **options)
+    alone = model.contrastive_loss(images, texts, scale, torch.tensor(ids), torch.tensor(ids))
+    assert gathered.item() == pytest.approx(alone.item(), abs=1e-5)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from datasets import concatenate_datasets
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
-from hf_customclip import ImageIndex
+from hf_customclip import ImageIndex, load_model
 from hf_customclip.evaluation import embed_dataset
 from hf_customclip.inference import encode_images, encode_texts
 from hf_customclip.inference.hubness import HubnessBank
@@ -283,3 +283,25 @@ def test_parquet_is_cached_up_to_date(made, seen, tmp_path):
     (tmp_path / "other.parquet").write_bytes(b"not ours")
     with pytest.raises(ValueError, match="does not hold vectors of ours"):
         embed_to_parquet(*made, data, tmp_path / "other.parquet")
+
+
+def test_an_index_of_cut_embeddings(made, tmp_path):
+    """A model's `truncate_dim` is the width of its index, which asks queries of the same width when loaded."""
+    for part in made:
+        part.save_pretrained(tmp_path / "model")
+    model, processor = load_model(tmp_path / "model", truncate_dim=6)
+    images = tiny_dataset(8)
+    index = ImageIndex.build(model, processor, images, directory=tmp_path / "index")
+    whole = [
+        encode(*made, rows) for encode, rows in ((encode_images, images["image"][:]), (encode_texts, ["red"]))
+    ]
+    vectors, query = (F.normalize(embeds[:, :6], dim=-1) for embeds in whole)
+    scores = (vectors @ query.T)[:, 0]
+    loaded = ImageIndex.load(tmp_path / "index")
+    for found in (index.search("red", 8), loaded.search("red", 8)):
+        assert [int(result.id) for result in found] == scores.argsort(descending=True).tolist()
+        assert found[0].score == pytest.approx(scores.max().item(), abs=1e-3)
+    with pytest.raises(ValueError, match=r"6 numbers.* 16.*--dim"):
+        ImageIndex.load(tmp_path / "index", *made)
+    with pytest.raises(ValueError, match="from 1 to 16"):
+        load_model(tmp_path / "model", truncate_dim=17)

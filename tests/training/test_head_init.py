@@ -1,6 +1,7 @@
 """Pins: heads started by canonical correlation analysis find what is shared between noisy features, as an
 independent NumPy computation does; both kinds of heads; seeded training is not shifted by it; it needs both
-towers' cached features and says so; equal features leave the heads alone."""
+towers' cached features and says so; equal features leave the heads alone; for embeddings that will be cut the
+strongest directions come first."""
 
 import numpy as np
 import pytest
@@ -86,3 +87,17 @@ def test_equal_features_leave_the_heads_as_they_are(caplog):
     same = FeatureBatch(torch.ones(6, 32), torch.randn(6, 32), torch.arange(6))
     start_heads_at_cca(*heads, [same])
     assert all(torch.equal(head.linear1.weight, old) for head, old in zip(heads, before, strict=True))
+
+
+def test_the_strongest_directions_come_first_for_embeddings_that_are_cut(tmp_path):
+    """Three directions are shared: in order, the first three of sixteen numbers hold nearly all."""
+    x, y = (torch.from_numpy(part - part.mean(0)).float() for part in shared_signal())
+    heads = [build_projection("linear", width, 16, 0.0).eval() for width in (12, 10)]
+    start_heads_at_cca(*heads, [FeatureBatch(x, y, torch.arange(len(x)))], strongest_first=True)
+    for head, features in zip(heads, (x, y), strict=True):
+        embeds = head(features)
+        assert embeds[:, :3].norm() > 0.95 * embeds.norm() > embeds[:, :2].norm()
+    trainer = make_trainer(tmp_path, tiny_model(matryoshka_dims=[4]), learning_rate=1e-12, num_train_epochs=1)
+    trainer.train()
+    first = trainer.model.visual_projection.linear1.weight.norm(dim=1)
+    assert first[:4].min() > first[-4:].max()

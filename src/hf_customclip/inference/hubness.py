@@ -39,7 +39,8 @@ def hubness_bias(embeds: Tensor, bank: Tensor, k: int = NEIGHBOURS) -> Tensor:
         k: how many neighbours; all of a smaller bank.
     """
     k = min(k, len(bank))
-    bank = bank.to(embeds.device, torch.float32)
+    # Of embeddings that are cut, the bank's own first numbers.
+    bank = F.normalize(bank.to(embeds.device, torch.float32)[:, : embeds.shape[1]], dim=-1)
     means = [(rows.float() @ bank.T).topk(k, dim=1).values.mean(1) for rows in embeds.split(ROWS_AT_ONCE)]
     return torch.cat(means) / 2 if means else embeds.new_zeros(0, dtype=torch.float32)
 

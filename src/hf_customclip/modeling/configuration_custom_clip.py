@@ -59,16 +59,21 @@ class CustomClipConfig(PretrainedConfig):
     Args:
         vision_config, text_config: the towers' configurations, or dictionaries with a `model_type`.
         projection_dim: width of the shared space.
+        truncate_dim: embeddings are cut to so many first numbers, wherever the model makes them; None for all.
+        matryoshka_dims: widths at which cut embeddings are to be good too: the loss is a mean over these and the
+            whole width (Matryoshka representation learning: Kusupati et al. 2022).
         projection_dropout: dropout inside the "mlp" head.
         projection_type: "mlp" (two layers with a residual and a layer norm) or "linear".
         text_pooling: "cls" (first position), "mean" (over the attention mask) or "pooler".
         vision_pooling: "pooler" (the tower's own), "cls" or "mean" (over positions).
-        vision_feature_layers, text_feature_layers: which of the towers' hidden states, counted as transformers
-            counts them, are averaged over their positions and laid beside the pooled output, each part scaled
-            to unit length. A tower's earlier layers hold what its last has thrown away. "auto": the last three
-            feature maps of a convolutional net, or the layers at each third of a transformer's depth.
-        vision_feature_poolings, text_feature_poolings: further poolings of the last layer laid beside: "max" (the
-            maximum over positions) and "cls" (the first position). "auto": both, where they tell anything new.
+        vision_feature_layers, text_feature_layers: which layers are averaged over their positions and laid beside the
+            pooled output, each part scaled to unit length: numbers of the tower's hidden states, as transformers
+            counts them, or names of its modules ("network.layer3"). A tower's earlier layers hold what its last has
+            thrown away. "auto": the last three feature maps of a convolutional net, or the layers at each third of a
+            transformer's depth.
+        vision_feature_poolings, text_feature_poolings: further poolings laid beside, of the last hidden state or of
+            the last named layer: "max" (the maximum over positions) and "cls" (the first position). "auto": both,
+            where they tell anything new.
         feature_dropout: which share of the features' numbers is dropped in training, before the head.
         standardize_features: the heads begin with a fixed affine layer that gives every number of a feature mean 0
             and variance 1 over the training data; `CustomClipTrainer` sets it from the cached features.
@@ -95,12 +100,14 @@ class CustomClipConfig(PretrainedConfig):
     vision_config: Any = None
     text_config: Any = None
     projection_dim: int = 512
+    truncate_dim: int | None = None
+    matryoshka_dims: list[int] | None = None
     projection_dropout: float = 0.5
     projection_type: str = "mlp"
     text_pooling: str = "cls"
     vision_pooling: str = "pooler"
-    vision_feature_layers: list[int] | str | None = None
-    text_feature_layers: list[int] | str | None = None
+    vision_feature_layers: list[int | str] | str | None = None
+    text_feature_layers: list[int | str] | str | None = None
     vision_feature_poolings: list[str] | str | None = None
     text_feature_poolings: list[str] | str | None = None
     feature_dropout: float = 0.0
@@ -132,6 +139,12 @@ class CustomClipConfig(PretrainedConfig):
             self._check_feature_parts(tower)
         for name in ("projection_dim", "max_text_length"):
             _check_positive(name, getattr(self, name))
+        for width in [*(self.matryoshka_dims or []), self.truncate_dim or self.projection_dim]:
+            _check_positive("a width in matryoshka_dims or truncate_dim", width)
+            if width > self.projection_dim:
+                raise ValueError(
+                    f"embeddings of projection_dim={self.projection_dim} cannot be cut to {width}"
+                )
         for name in ("projection_dropout", "feature_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
@@ -156,6 +169,10 @@ class CustomClipConfig(PretrainedConfig):
                 raise ValueError(f"{name} must be a list or {AUTO!r}, got {value!r}")
             if value != AUTO:
                 setattr(self, name, list(value or []))
+        if len({type(layer) for layer in getattr(self, layers)}) > 1 and getattr(self, layers) != AUTO:
+            raise ValueError(
+                f"{layers} must be all numbers or all names of layers, got {getattr(self, layers)!r}"
+            )
         if getattr(self, poolings) != AUTO:
             for pooling in getattr(self, poolings):
                 _check_choice(poolings, pooling, FEATURE_POOLINGS)

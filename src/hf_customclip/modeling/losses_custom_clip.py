@@ -10,6 +10,9 @@ Images with several texts each: a text is right for the image whose number it be
 is right for it. There each process gives its share of the loss over all processes, which add up to it.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -151,6 +154,31 @@ def multi_positive_sigmoid_loss(
     if ignored is not None:
         losses = losses.masked_fill(ignored, 0)
     return losses.sum() / len(batch.image_ids)
+
+
+def nested_loss(
+    loss: Callable[..., torch.Tensor],
+    widths: list[int],
+    image_embeds: torch.Tensor,
+    text_embeds: torch.Tensor,
+    *terms: torch.Tensor | None,
+    **options: Any,
+) -> torch.Tensor:
+    """Mean of a loss over the embeddings cut to each of `widths` first numbers and normalised anew (Matryoshka
+    representation learning, Kusupati et al. 2022, equation 1, with equal weights); without widths the loss."""
+    if not widths:
+        return loss(image_embeds, text_embeds, *terms, **options)
+    losses = []
+    for width in widths:
+        rest = {
+            name: _cut(rows, width) if name.endswith("_embeds") else rows for name, rows in options.items()
+        }
+        losses.append(loss(_cut(image_embeds, width), _cut(text_embeds, width), *terms, **rest))
+    return torch.stack(losses).mean()
+
+
+def _cut(embeds: torch.Tensor, width: int) -> torch.Tensor:
+    return F.normalize(embeds[:, :width], dim=-1)
 
 
 class _Batch:

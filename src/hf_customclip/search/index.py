@@ -375,7 +375,10 @@ def _load_encoder(made_by: ModelName, directory: Location) -> Encoder:
             f"The index in {directory} was made by a model that had not been saved: pass model and processor."
         )
     try:
-        return Encoder(*load_model(made_by.name))
+        model, processor = load_model(made_by.name)
+        if hasattr(model.config, "truncate_dim"):
+            model.config.truncate_dim = made_by.width
+        return Encoder(model, processor)
     except OSError as error:
         raise ValueError(
             f"The model that made the index in {directory}, {made_by}, cannot be loaded ({error}): say where "
