@@ -27,6 +27,9 @@ def export(
     model: Model,
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
     dim: Dim = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: matrices and token embeddings in a quarter of the size.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print files and differences as JSON.")] = False,
 ) -> None:
     """Load, export, verify, write."""
@@ -34,7 +37,7 @@ def export(
     from ..inference.load_model import load_model
 
     try:
-        differences = export_onnx(*load_model(model, dim), folder)
+        differences = export_onnx(*load_model(model, dim), folder, quantize=quantize)
     except ExportError as error:
         raise ValueError(str(error)) from error
     written = {str(folder / name): difference for name, difference in differences.items()}
