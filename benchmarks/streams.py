@@ -1,19 +1,28 @@
-"""Training heads from feature shards against the in-memory path: pairs a second, and memory.
+"""Feature shards against a listing: extraction of images, and training heads; pairs a second, and memory.
 
-    python benchmarks/streams.py [--pairs 1000000] [--shards 100]
+    python benchmarks/streams.py train [--pairs 1000000] [--shards 100]
+    python benchmarks/streams.py extract FOLDER --model outputs/sample [--images 10000] [--tars 20]
 
-Features are random, one caption an image, bfloat16; the model is the default recipe's heads. Both ways read the same
-numbers: `FeatureShards` a few shards at a time, `TrainingDataset` all at once. Each runs in its own process, so that
-its largest memory is its own; the in-memory way is measured on `--in-memory` of the pairs, since all need not fit.
+Extraction: images of FOLDER (and, where they are too few, their mirror images), at most 256 pixels wide and high, once
+in a folder with captions and once in tars. Both ways start with nothing cached and the model loaded, with one process
+of all cores and with two that share them; the last one's seconds count.
+
+Training: features are random, one caption an image, bfloat16; the model is the default recipe's heads. Both ways read
+the same numbers: `FeatureShards` a few shards at a time, `TrainingDataset` all at once. Each runs in a process of its
+own, so that its largest memory is its own; the in-memory way is measured on `--in-memory` of the pairs, since all need
+not fit.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import os
 import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -22,9 +31,14 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from PIL import Image, ImageOps
 
+from hf_customclip import load_image_text_dataset, load_model
+from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.data.pairs import CaptionTable, TrainingDataset
+from hf_customclip.features.cache import FeatureCache
 from hf_customclip.features.shard_dataset import FeatureShards
+from hf_customclip.features.shard_extraction import extract_features
 from hf_customclip.features.shard_folder import FORMAT, MANIFEST, Shard, ShardFolder
 from hf_customclip.modeling.heads_custom_clip import MlpProjection
 from hf_customclip.modeling.losses_custom_clip import softmax_contrastive_loss
@@ -102,17 +116,75 @@ def measure(way: str, address: str, count: int) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=1_000_000)
-    parser.add_argument("--shards", type=int, default=100)
-    parser.add_argument("--in-memory", type=int, default=100_000)
-    parser.add_argument("--way", help=argparse.SUPPRESS)
-    parser.add_argument("--address", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.way:
-        measure(args.way, args.address, args.in_memory)
-        return
+def draw_images(source: Path, folder: Path, count: int, tars: int) -> None:
+    """`count` JPEGs with two captions each, in folder/listing, and in folder/tars."""
+    files = sorted(path for path in source.rglob("*") if path.suffix.lower() in (".jpg", ".png", ".webp"))
+    (folder / "listing").mkdir()
+    (folder / "tars").mkdir()
+    rows = []
+    for number in range(count):
+        image = Image.open(files[number % len(files)]).convert("RGB")
+        image.thumbnail((256, 256))
+        image = ImageOps.mirror(image) if number >= len(files) else image
+        image.save(folder / "listing" / f"{number:05d}.jpg", quality=90)
+        captions = [
+            f"image {number} of a benchmark",
+            f"this is number {number}, seen at {number % 60} seconds",
+        ]
+        rows.append({"file_name": f"{number:05d}.jpg", "captions": captions})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "listing" / "metadata.jsonl").write_text(lines)
+    for tar, part in enumerate(np.array_split(np.arange(count), tars)):
+        with tarfile.open(folder / "tars" / f"{tar:03d}.tar", "w") as opened:
+            for number in part:
+                opened.add(folder / "listing" / f"{number:05d}.jpg", f"{number:05d}.jpg")
+                text = json.dumps(rows[number]["captions"]).encode()
+                info = tarfile.TarInfo(f"{number:05d}.json")
+                info.size = len(text)
+                opened.addfile(info, io.BytesIO(text))
+
+
+def extract(way: str, folder: Path, out: str, model_folder: str, rank: int, processes: int) -> float:
+    """Seconds of one process."""
+    model, processor = load_model(model_folder)
+    if way == "tars":
+        options: Any = {"streaming": True, "validation_fraction": 0.0, "test_fraction": 0.0}
+        stream: Any = load_image_text_dataset(str(folder / "tars" / "*.tar"), split="train", **options)
+        begun = time.perf_counter()
+        extract_features(
+            *(model, processor, stream, out), process_index=rank, num_processes=processes, show_progress=False
+        )
+        return time.perf_counter() - begun
+    listed: Any = load_image_text_dataset(folder / "listing", split="all")
+    begun = time.perf_counter()
+    cache = FeatureCache(mode="always", folder=out, show_progress=False)
+    cache.training_items(model, listed, ContrastiveCollator(processor, model.config.max_text_length))
+    return time.perf_counter() - begun
+
+
+def compare_extraction(args: argparse.Namespace) -> None:
+    """The table of extraction."""
+    with tempfile.TemporaryDirectory() as folder:
+        draw_images(args.folder, Path(folder), args.images, args.tars)
+        print(f"{args.images:,} images, {args.tars} tars, on {os.cpu_count()} cores\n")
+        print("| path | processes | seconds | images/s |\n|---|---:|---:|---:|", flush=True)
+        for processes in (1, 2):
+            environment = {**os.environ, "OMP_NUM_THREADS": str((os.cpu_count() or 2) // processes)}
+            for way in ("listing", "tars"):
+                out = f"{folder}/{way}-{processes}"
+                command = [sys.executable, __file__, "one", way, folder, out, args.model, str(processes)]
+                running = [
+                    subprocess.Popen(
+                        [*command, str(rank)], stdout=subprocess.PIPE, text=True, env=environment
+                    )
+                    for rank in range(processes)
+                ]
+                seconds = max(float(process.communicate()[0].split()[-1]) for process in running)
+                print(f"| {way} | {processes} | {seconds:.1f} | {args.images / seconds:.0f} |", flush=True)
+
+
+def compare_training(args: argparse.Namespace) -> None:
+    """The table of training."""
     with tempfile.TemporaryDirectory() as folder:
         write_shards(folder, args.pairs, args.shards)
         size = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e9
@@ -122,8 +194,35 @@ def main() -> None:
             flush=True,
         )
         for way in ("in memory", "shards"):
-            command = [sys.executable, __file__, "--way", way, "--address", folder]
-            subprocess.run([*command, "--in-memory", str(args.in_memory)], check=True)
+            subprocess.run(
+                [sys.executable, __file__, "measure", way, folder, str(args.in_memory)], check=True
+            )
+
+
+def main() -> None:
+    """Read the command line."""
+    if sys.argv[1:2] == ["measure"]:  # one way, in a process of its own
+        return measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    if sys.argv[1:2] == ["one"]:
+        way, folder, out, model, processes, rank = sys.argv[2:]
+        return print(extract(way, Path(folder), out, model, int(rank), int(processes)))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    train = commands.add_parser("train")
+    train.set_defaults(run=compare_training)
+    train.add_argument("--pairs", type=int, default=1_000_000)
+    train.add_argument("--shards", type=int, default=100)
+    train.add_argument("--in-memory", type=int, default=100_000)
+    extraction = commands.add_parser("extract")
+    extraction.set_defaults(run=compare_extraction)
+    extraction.add_argument("folder", type=Path)
+    extraction.add_argument("--model", default="outputs/sample")
+    extraction.add_argument("--images", type=int, default=10_000)
+    extraction.add_argument("--tars", type=int, default=20)
+    args = parser.parse_args()
+    args.run(args)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Pinned: shards hold the towers' own outputs for every row and caption, once, whatever the number of processes, also
 with fewer source shards than processes; killed at random, the bytes are those of a run never killed, on a local disk
 and on an object store; unreadable images are counted and named, or stop it; other towers are refused, for the
-extraction and for training; batches hold no image twice over all processes, every chosen caption is shown once an
-epoch and the length is exact; resumed in mid-epoch, training ends with the weights of a run never stopped; sums of
+extraction and for training; batches of pairs and of images hold no image twice over all processes, every chosen
+caption is shown once an epoch whatever the batch size, and the length is exact; batches of images train as the
+listing path's; resumed in mid-epoch, training ends with the weights of a run never stopped; sums of
 canonical correlation are those of the listing path; a stream itself is refused in a sentence.
 """
 
@@ -56,7 +57,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def all_pairs(shards: FeatureShards) -> tuple[torch.Tensor, torch.Tensor]:
     batches = list(shards.feature_batches(None))
-    return torch.cat([batch.images for batch in batches]), torch.cat([batch.texts for batch in batches])
+    images = torch.cat([batch.images[batch.image_of_text] for batch in batches])
+    return images, torch.cat([batch.texts for batch in batches])
 
 
 def expected(rows: int = 40, captions: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -182,12 +184,17 @@ def repeated(tmp_path_factory: pytest.TempPathFactory) -> FeatureShards:
     return FeatureShards(str(folder))
 
 
+@pytest.mark.parametrize("batch_of", ["pairs", "images"])
 @pytest.mark.parametrize("sampling", ["first", "random"])
 @pytest.mark.parametrize(("processes", "batch_size"), [(1, 16), (2, 7), (3, 10)])
-def test_batches(repeated: FeatureShards, sampling: str, processes: int, batch_size: int) -> None:
-    def shares(epoch: int) -> list[list[list[int]]]:
+def test_batches(
+    repeated: FeatureShards, sampling: str, processes: int, batch_size: int, batch_of: str
+) -> None:
+    shards = repeated.in_batches_of(batch_of)
+
+    def shares(epoch: int) -> list[list[list[Any]]]:
         samplers = [
-            repeated.batch_sampler(
+            shards.batch_sampler(
                 batch_size,
                 captions_per_image=2,
                 caption_sampling=sampling,
@@ -202,13 +209,56 @@ def test_batches(repeated: FeatureShards, sampling: str, processes: int, batch_s
 
     for epoch in range(3):
         batches = [list(chain(*step)) for step in zip(*shares(epoch), strict=True)]
-        assert len(batches) == -(-400 // (batch_size * processes))
-        shown = Counter(chain(*batches))
+        items = 400 if batch_of == "pairs" else 200
+        assert len(batches) == -(-items // (batch_size * processes))
+        shown = Counter(chain(*batches) if batch_of == "pairs" else chain(*chain(*batches)))
         assert len(shown) == 400 and set(shown.values()) == {1}
         for batch in batches:
-            ids = repeated.__getitems__(batch)["image_ids"]
+            ids = shards.__getitems__(batch)["image_ids"]
             assert len(ids.unique()) == len(ids) <= batch_size * processes
     assert shares(1) == shares(1) != shares(2)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(("rows", "shards", "batch_size"), [(6, 1, 64), (40, 20, 50), (40, 20, 3)])
+def test_every_caption_is_shown_whatever_the_size_of_batches(
+    tmp_path: Path, rows: int, shards: int, batch_size: int, drop_last: bool
+) -> None:
+    extract(tmp_path, stream(rows, shards, captions=3))
+    sampler = FeatureShards(str(tmp_path)).batch_sampler(batch_size, drop_last=drop_last)
+    batches = list(sampler)
+    # As many batches as an image has captions, where they would fill fewer.
+    filled = 3 * rows // batch_size if drop_last else -(-3 * rows // batch_size)
+    assert len(batches) == len(sampler) == max(filled, 3)
+    shown = Counter(chain(*batches))
+    assert set(shown.values()) == {1}
+    assert len(shown) == (min(3 * rows, len(batches) * batch_size) if drop_last else 3 * rows)
+
+
+def test_images_with_their_captions(repeated: FeatureShards) -> None:
+    shards = repeated.in_batches_of("images")
+    items = next(iter(shards.batch_sampler(16, captions_per_image=2)))
+    batch = shards.__getitems__(items)
+    assert batch["text_image_ids"].tolist() == [
+        name for name in batch["image_ids"].tolist() for _ in range(2)
+    ]
+    pairs = shards.__getitems__([caption for captions in items for caption in captions])
+    assert torch.equal(pairs["image_ids"], batch["text_image_ids"])
+    assert torch.equal(pairs["text_features"], batch["text_features"])
+    assert torch.equal(pairs["image_features"][::2], batch["image_features"])
+
+
+def test_drawn_pairs(repeated: FeatureShards) -> None:
+    texts_of: dict[int, torch.Tensor] = {}
+    for number in range(20):
+        shard = repeated.shard(number)
+        for row, name in enumerate(shard.image_ids.tolist()):
+            texts_of[name] = shard.text_features[shard.first[row] : shard.first[row] + 2]
+    drawn = repeated.draw_pairs(50, np.random.default_rng(0), captions_per_image=2)
+    assert len(drawn["image_ids"]) == 50
+    for name, text in zip(drawn["image_ids"].tolist(), drawn["text_features"], strict=True):
+        assert min((texts_of[name] - text).abs().amax(1)) < 1e-5
+    assert len(repeated.draw_pairs(1000, np.random.default_rng(0), None)["image_ids"]) == 200
 
 
 def test_chosen_captions() -> None:
@@ -232,7 +282,12 @@ class Interrupt(TrainerCallback):
 
 
 def train(
-    shards: FeatureShards, folder: Path, resume: bool = False, callbacks: Any = None, **options: Any
+    shards: Any,
+    folder: Path,
+    resume: bool = False,
+    callbacks: Any = None,
+    projection_dropout: float = 0.5,
+    **options: Any,
 ) -> CustomClipTrainer:
     arguments = {
         "per_device_train_batch_size": 16,
@@ -245,10 +300,11 @@ def train(
         "save_steps": 9,
         "head_init": "cca",
         "captions_per_image": 2,
+        "batch_of": "pairs",
         **options,
     }
     trainer = CustomClipTrainer(
-        tiny_model(projection_dropout=0.5),
+        tiny_model(projection_dropout=projection_dropout),
         CustomClipTrainingArguments(output_dir=str(folder), **arguments),
         train_dataset=shards,
         eval_dataset=tiny_dataset(8),
@@ -270,6 +326,30 @@ def test_training_is_resumed_at_the_exact_position(repeated: FeatureShards, tmp_
     others = dict(whole.model.named_parameters())
     for name, parameter in resumed.model.named_parameters():
         torch.testing.assert_close(parameter, others[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_batches_of_images_end_as_the_listing_path_does(tmp_path: Path) -> None:
+    """All images in one batch, no dropout: the order does not matter, and the weights are the same."""
+    extract(tmp_path / "shards")
+    options = {
+        "batch_of": "images",
+        "per_device_train_batch_size": 40,
+        "num_train_epochs": 3,
+        "save_strategy": "no",
+    }
+    options |= {
+        "feature_cache_dir": str(tmp_path / "cache"),
+        "feature_precision": "float32",
+        "hubness_bank_size": 8,
+    }
+    ends = [
+        train(data, tmp_path / name, projection_dropout=0.0, **options)
+        for name, data in (("a", FeatureShards(str(tmp_path / "shards"))), ("b", tiny_dataset(40)))
+    ]
+    others = dict(ends[1].model.named_parameters())
+    for name, parameter in ends[0].model.named_parameters():
+        torch.testing.assert_close(parameter, others[name], rtol=1e-3, atol=1e-4, msg=name)
+    assert "eval_csls_rsum" in ends[0].evaluate()
 
 
 def test_sums_are_those_of_the_listing_path(tmp_path: Path) -> None:

@@ -8,13 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from .embed import images_of, report
-from .options import BatchSize, ChangesAsJson, Dim, Images, IsDataset, Model, Split, Workers
+from .data_options import DataOptions
+from .embed import report
+from .images import Images, IsDataset, folder_or_dataset
+from .options import BatchSize, Dim, Model, Split, Workers, takes_options
+from .output import Output
 
 HELP = """Index images for `hf-customclip search`.
 
 \b
     hf-customclip index outputs/sample pics/ my-index
+    hf-customclip index outputs/shop products.csv my-index --caption-column title
     hf-customclip search my-index "a red car"
 
 Run it again, and only what is new or has changed is embedded; what is gone is
@@ -28,12 +32,15 @@ An image that cannot be read is named with the reason, and the exit code is then
 """
 
 
+@takes_options
 def index(
     model: Model,
-    images: Images,
+    source: Images,
     directory: Annotated[
         str, typer.Argument(help="Where the index is kept: a folder, or s3://bucket/index.")
     ],
+    data_options: DataOptions,
+    printed: Output,
     dataset: IsDataset = False,
     split: Split = "all",
     dim: Dim = None,
@@ -46,20 +53,19 @@ def index(
         bool,
         typer.Option(
             "--text-encoder",
-            help="Keep the text encoder beside the vectors (ONNX, int8): text queries then start in a second.",
+            help="Keep the text encoder beside the vectors (ONNX, int8): text queries then start sooner.",
         ),
     ] = False,
-    as_json: ChangesAsJson = False,
 ) -> None:
     """Make an index, or bring one up to date."""
+    images = folder_or_dataset(source, dataset, split, data_options)
     from ..inference.load_model import load_model
     from ..search import ImageIndex
 
     loaded = load_model(model, dim)
-    source = images_of(images, dataset, split)
     made = ImageIndex.build(
         *loaded,
-        source,
+        images,
         directory=directory,
         batch_size=batch_size,
         num_workers=workers,
@@ -67,7 +73,7 @@ def index(
     )
     if text_encoder:
         _keep_text_encoder(*loaded, made)
-    report(made.changes, as_json)
+    report(made.changes, printed, "hf-customclip", "search", directory, "a red car")
 
 
 def _keep_text_encoder(model: Any, processor: Any, index: Any) -> None:

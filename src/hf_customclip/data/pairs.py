@@ -243,6 +243,16 @@ class TrainingDataset(_Rows):
             batch["text_image_ids"] = ids.repeat_interleave(torch.tensor(list(map(len, captions_of))))
         return batch
 
+    def draw_pairs(
+        self, size: int, generator: np.random.Generator, captions_per_image: int | None
+    ) -> dict[str, torch.Tensor]:
+        """The batch of at most `size` random images with a random one of their first so many captions each."""
+        captions = [numbers[:captions_per_image] for numbers in self.table.captions_of_images() if numbers]
+        chosen = np.sort(generator.permutation(len(captions))[:size])
+        batch = self.__getitems__([(0, (int(generator.choice(captions[i])),)) for i in chosen])
+        assert isinstance(batch, dict), "features of both towers are not cached"
+        return batch
+
     def _images_in_views(self, features: FeatureRows, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         images = features[rows]
         for view, others in enumerate(self.image_views, start=1):

@@ -1,9 +1,11 @@
-"""Training pairs from feature shards: a few shards in memory at a time, no image twice in a batch, any length."""
+"""Training from feature shards: a few in memory at a time, no image twice in a batch, any length."""
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,19 +16,23 @@ from ..data.sampler import NoDuplicatesBatchSampler
 from .shard_extraction import ingredients_of
 from .shard_folder import MANIFEST, Shard, ShardFolder
 
-# Shards whose pairs are mixed with each other; as many again wait for what was left over of them.
+# Shards whose images are mixed with each other; as many again wait for what was left over of them.
 BLOCK_SHARDS = 8
-# A pair's number is its shard's, and the caption's place in the shard.
+# A caption's number is its shard's, and its place in the shard.
 SHARD_BITS = 32
+NO_CAPTION = -1
 # May differ between versions that compute the same.
 NOT_COMPARED = ("code", "versions")
 
 
 class FeatureShards(torch.utils.data.Dataset[Any]):
-    """The pairs of feature shards, as `CustomClipTrainer(train_dataset=...)` reads them.
+    """What feature shards hold, as `CustomClipTrainer(train_dataset=...)` reads them.
+
+    Asked for caption numbers it gives pairs, for tuples of caption numbers images each with those captions.
 
     Args:
         address: where `extract_features` has put them.
+        batch_of: "pairs" or "images" (each with all its chosen captions); what `batch_sampler` deals.
 
     Raises:
         ValueError: the shards are not there, or not all.
@@ -34,8 +40,8 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
 
     is_cached = True
 
-    def __init__(self, address: str) -> None:
-        self.folder = ShardFolder(address)
+    def __init__(self, address: str, batch_of: str = "pairs") -> None:
+        self.folder, self.batch_of = ShardFolder(address), batch_of
         manifest = self.folder.read_json(MANIFEST)
         if manifest is None:
             raise ValueError(
@@ -45,32 +51,40 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
         self.manifest = manifest
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
+    def in_batches_of(self, batch_of: str) -> FeatureShards:
+        """The same shards, dealt in "pairs" or "images"."""
+        other = copy.copy(self)
+        other.batch_of = batch_of
+        return other
+
     def __len__(self) -> int:
         """Pairs, of all captions."""
         return self.manifest["captions"]
 
-    def __getitems__(self, pairs: list[int]) -> dict[str, torch.Tensor]:
-        """The batch of these pairs."""
-        numbers = np.asarray(pairs, dtype=np.int64)
-        of_shard, captions = numbers >> SHARD_BITS, numbers & ((1 << SHARD_BITS) - 1)
+    def __getitems__(self, items: list[int] | list[tuple[int, ...]]) -> dict[str, torch.Tensor]:
+        """The batch of these pairs, or of these images with captions."""
+        if not isinstance(items[0], tuple):
+            return self._gather(items, ("image_ids", "image_features", "text_features"))
+        images: list[Any] = list(items)
+        batch = self._gather([captions[0] for captions in images], ("image_ids", "image_features"))
+        counts = torch.tensor([len(captions) for captions in images])
+        batch["text_image_ids"] = batch["image_ids"].repeat_interleave(counts)
+        return batch | self._gather(list(chain(*images)), ("text_features",))
+
+    def _gather(self, captions: Any, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        numbers = np.asarray(captions, dtype=np.int64)
+        of_shard, places = numbers >> SHARD_BITS, numbers & ((1 << SHARD_BITS) - 1)
         batch: dict[str, torch.Tensor] = {}
         for number in np.unique(of_shard):
-            places = torch.from_numpy(np.flatnonzero(of_shard == number))
-            for name, rows in self._take(self.shard(int(number)), captions[places.numpy()]).items():
+            mine, shard = torch.from_numpy(np.flatnonzero(of_shard == number)), self.shard(int(number))
+            chosen = torch.from_numpy(places[mine.numpy()])
+            rows = torch.searchsorted(shard.first, chosen, right=True) - 1
+            for name in names:
+                values = getattr(shard, name)[chosen if name == "text_features" else rows]
                 if name not in batch:
-                    batch[name] = rows.new_empty((len(numbers), *rows.shape[1:]))
-                batch[name][places] = rows
+                    batch[name] = values.new_empty((len(numbers), *values.shape[1:]))
+                batch[name][mine] = values
         return batch
-
-    @staticmethod
-    def _take(shard: Shard, captions: np.ndarray) -> dict[str, torch.Tensor]:
-        chosen = torch.from_numpy(captions)
-        rows = torch.searchsorted(shard.first, chosen, right=True) - 1
-        return {
-            "image_ids": shard.image_ids[rows],
-            "image_features": shard.image_features[rows],
-            "text_features": shard.text_features[chosen],
-        }
 
     def shard(self, number: int) -> Shard:
         """A shard; the last few that were asked for stay open."""
@@ -96,22 +110,29 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
                 "has: extract them anew with it."
             )
 
-    def count_pairs(self, captions_per_image: int | None) -> int:
-        """How many pairs an epoch shows of at most so many captions of an image (None for all)."""
-        most = captions_per_image or len(self)
-        return sum(
-            min(int(captions), most) * rows
-            for shard in self.manifest["shards"]
-            for captions, rows in shard["rows_by_captions"].items()
-        )
-
     def feature_batches(self, captions_per_image: int | None) -> Iterator[FeatureBatch]:
-        """Image and text features, row by row a pair, of the first so many captions of every image; in order."""
+        """The features of images and of their first so many captions, a shard a batch."""
         for number in range(len(self.manifest["shards"])):
             shard = self.shard(number)
             captions = choose_captions(shard.first.numpy(), captions_per_image, None)
-            batch = self._take(shard, captions)
-            yield FeatureBatch(batch["image_features"], batch["text_features"], torch.arange(len(captions)))
+            rows = np.searchsorted(shard.first.numpy(), captions, side="right") - 1
+            texts = shard.text_features[torch.from_numpy(captions)]
+            yield FeatureBatch(shard.image_features, texts, torch.from_numpy(rows))
+
+    def draw_pairs(
+        self, size: int, generator: np.random.Generator, captions_per_image: int | None
+    ) -> dict[str, torch.Tensor]:
+        """The batch of at most `size` random images with a random one of their first so many captions each."""
+        ends = np.cumsum([shard["rows"] for shard in self.manifest["shards"]])
+        total = int(ends[-1])
+        drawn = np.sort(generator.choice(total, min(size, total), replace=False))
+        captions = []
+        for number in np.searchsorted(ends, drawn, side="right"):
+            row = int(drawn[len(captions)] - (ends[number - 1] if number else 0))
+            begin, end = self.shard(int(number)).first[row : row + 2].tolist()
+            count = min(end - begin, captions_per_image or end)
+            captions.append((int(number) << SHARD_BITS) + begin + int(generator.integers(count)))
+        return self.__getitems__(captions)
 
     def batch_sampler(self, batch_size: int, **options: Any) -> ShardBatchSampler:
         """Duplicate-free batches; options as those of `NoDuplicatesBatchSampler`."""
@@ -132,13 +153,14 @@ def choose_captions(
     return np.sort(shuffled[places - first[rows] < captions_per_image])
 
 
-class ShardBatchSampler(torch.utils.data.Sampler[list[int]]):
-    """Batches of pairs, shuffled by shards and within `BLOCK_SHARDS` of them; no image twice in one.
+class ShardBatchSampler(torch.utils.data.Sampler[Any]):
+    """Batches of pairs or images, shuffled by shards and within `BLOCK_SHARDS` of them; no image twice in one.
 
-    What does not fill a batch goes on to the next shards; of an image with more captions than the last shards
-    have batches, those that fit into none are left out of the epoch (which takes captions by the dozen). Seed and
-    epoch fix the order, so that a resumed run skips to the exact position without reading features. Arguments as
-    those of `NoDuplicatesBatchSampler`.
+    What does not fill a batch goes on to the next shards. An epoch has as many batches as are filled, but at least as
+    many as a row has captions that are shown as pairs. Where further rows repeat an image, and more often than the
+    last shards have batches, those that fit into none are left out of the epoch (which takes captions by the dozen).
+    Seed and epoch fix the order, so that a resumed run skips to the exact position without reading features.
+    Arguments as those of `NoDuplicatesBatchSampler`.
     """
 
     def __init__(
@@ -159,11 +181,18 @@ class ShardBatchSampler(torch.utils.data.Sampler[list[int]]):
         self.is_random, self.seed, self.epoch = caption_sampling == "random", seed, 0
         self.process_index, self.num_processes = process_index, num_processes
         self.whole = batch_size * num_processes
-        total = shards.count_pairs(captions_per_image)
-        self.num_batches = total // self.whole if drop_last else -(-total // self.whole)
+        listed, self.most = [shard["rows_by_captions"] for shard in shards.manifest["shards"]], 1
+        if shards.batch_of == "pairs":
+            longest = max(int(captions) for rows in listed for captions in rows)
+            self.most = min(longest, captions_per_image or longest)
+        # Pairs or images in each shard.
+        self.sizes = [sum(min(int(c), self.most) * count for c, count in rows.items()) for rows in listed]
+        total = sum(self.sizes)
+        if total < num_processes:
+            raise ValueError(f"{total} {shards.batch_of} are too few for {num_processes} process(es)")
+        filled = total // self.whole if drop_last else -(-total // self.whole)
+        self.num_batches = max(filled, self.most)
         self.num_pairs = min(total, self.num_batches * self.whole)
-        if not self.num_batches or total < num_processes:
-            raise ValueError(f"{total} image-caption pairs are too few for a batch of {self.whole}")
 
     def __len__(self) -> int:
         return self.num_batches
@@ -172,54 +201,88 @@ class ShardBatchSampler(torch.utils.data.Sampler[list[int]]):
         """Choose the epoch whose order is iterated next."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[Any]:
         generator = np.random.default_rng([self.seed, self.epoch])
-        order = generator.permutation(len(self.shards.manifest["shards"]))
-        blocks = np.array_split(order, -(-len(order) // BLOCK_SHARDS))
-        pairs, ids, given = np.zeros(0, np.int64), np.zeros(0, np.int64), 0
+        blocks = self._blocks(generator.permutation(len(self.sizes)))
+        captions, ids, given = np.zeros((0, 1), np.int64), np.zeros(0, np.int64), 0
         for place, block in enumerate(blocks):
-            new = [self._pairs_of(int(number), generator) for number in block]
-            pairs = np.concatenate([pairs, *(numbers for numbers, _ in new)])
-            ids = np.concatenate([ids, *(of_pairs for _, of_pairs in new)])
+            new = [self._items_of(int(number), generator) for number in block]
+            captions = _stacked([captions, *(of_items for of_items, _ in new)])
+            ids = np.concatenate([ids, *(of_items for _, of_items in new)])
             is_last = place == len(blocks) - 1
-            batches = self.num_batches - given if is_last else len(pairs) // self.whole
+            batches = self.num_batches - given if is_last else len(ids) // self.whole
             chosen, rest = _split(ids, batches, batches * self.whole, generator)
             while not is_last and len(chosen) < batches * self.whole:
-                # Images with more captions than there are batches: fewer batches, so that all of them are full.
+                # Images that stand in more rows than there are batches: fewer batches, so that all of them are full.
                 batches = len(chosen) // self.whole
                 chosen, rest = _split(ids, batches, batches * self.whole, generator)
             if len(chosen):
-                yield from self._deal(pairs[chosen], ids[chosen], generator)
+                for batch in self._deal(ids, chosen, batches, generator):
+                    yield self._batch(captions[batch])
             given += batches
-            pairs, ids = pairs[rest], ids[rest]
+            captions, ids = captions[rest], ids[rest]
 
-    def _pairs_of(self, number: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The chosen pairs of a shard, and their images' ids."""
+    def _blocks(self, order: np.ndarray) -> list[list[int]]:
+        """Shards by the block, each with enough batches for all captions of a row."""
+        blocks: list[list[int]] = [[]]
+        for part in np.array_split(order, -(-len(order) // BLOCK_SHARDS)):
+            if sum(self.sizes[number] for number in blocks[-1]) >= self.most * self.whole:
+                blocks.append([])
+            blocks[-1] += part.tolist()
+        if len(blocks) > 1 and sum(self.sizes[number] for number in blocks[-1]) < self.most * self.whole:
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+        return blocks
+
+    def _items_of(self, number: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A shard's pairs or images, by their chosen captions (items, most captions), and their images' ids."""
         shard = self.shards.shard(number)
         first = shard.first.numpy()
         captions = choose_captions(first, self.captions_per_image, generator if self.is_random else None)
         rows = np.searchsorted(first, captions, side="right") - 1
-        return (number << SHARD_BITS) + captions, shard.image_ids.numpy()[rows]
+        numbers = (number << SHARD_BITS) + captions
+        if self.shards.batch_of == "pairs":
+            return numbers[:, None], shard.image_ids.numpy()[rows]
+        shown, begins, counts = np.unique(rows, return_index=True, return_counts=True)
+        table = np.full((len(shown), counts.max(initial=1)), NO_CAPTION)
+        table[np.repeat(np.arange(len(shown)), counts), np.arange(len(rows)) - np.repeat(begins, counts)] = (
+            numbers
+        )
+        return table, shard.image_ids.numpy()[shown]
 
     def _deal(
-        self, pairs: np.ndarray, ids: np.ndarray, generator: np.random.Generator
+        self, ids: np.ndarray, chosen: np.ndarray, batches: int, generator: np.random.Generator
     ) -> NoDuplicatesBatchSampler:
-        order = np.argsort(ids, kind="stable")
+        """Places in `ids`, batch by batch."""
+        order = chosen[np.argsort(ids[chosen], kind="stable")]
         ends = np.flatnonzero(np.diff(ids[order])) + 1
-        images: Any = np.split(pairs[order], ends)
-        return NoDuplicatesBatchSampler(
+        images: Any = np.split(order, ends)
+        dealt = NoDuplicatesBatchSampler(
             images,
             self.batch_size,
             seed=int(generator.integers(2**31)),
             process_index=self.process_index,
             num_processes=self.num_processes,
         )
+        dealt.num_batches = batches
+        return dealt
+
+    def _batch(self, captions: np.ndarray) -> list[Any]:
+        if self.shards.batch_of == "pairs":
+            return captions[:, 0].tolist()
+        return [tuple(row[row != NO_CAPTION].tolist()) for row in captions]
+
+
+def _stacked(tables: list[np.ndarray]) -> np.ndarray:
+    width = max(table.shape[1] for table in tables)
+    return np.concatenate(
+        [np.pad(t, ((0, 0), (0, width - t.shape[1])), constant_values=NO_CAPTION) for t in tables]
+    )
 
 
 def _split(
     ids: np.ndarray, most: int, count: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Places of at most `count` random pairs, of no image more than `most`; and those of the rest."""
+    """Places of at most `count` random items, of no image more than `most`; and those of the rest."""
     shuffled = generator.permutation(len(ids))
     order = shuffled[np.argsort(ids[shuffled], kind="stable")]
     starts = np.flatnonzero(np.diff(ids[order], prepend=ids[order[:1]] - 1))

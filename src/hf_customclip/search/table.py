@@ -295,17 +295,19 @@ class VectorTable:
     def _nearest(
         self, queries: np.ndarray, k: int, where: str | None, exact: bool
     ) -> list[list[dict[str, Any]]]:
-        settings = approximate_settings(self.table)
-        among = self.table.count_rows(where) if where and settings else None
-        exact = exact or not settings or (among is not None and among <= EXACT_ROWS)
+        settings, share = approximate_settings(self.table), 1.0
+        exact = exact or not settings
+        if where and not exact and settings["cells"] > 1:  # a graph looks as far as it has to by itself
+            among = self.table.count_rows(where)
+            exact, share = among <= EXACT_ROWS, among / len(self)
         found = []
         for query in queries:
             search = self.table.search(query, vector_column_name="vector")
             if exact:
                 search = search.distance_type("dot").bypass_vector_index().limit(k)
             else:
-                # More than asked for, as a bias may change their order.
-                search = aimed(search, 2 * k, settings, 1.0 if among is None else among / len(self))
+                # More than asked for where a bias may change their order.
+                search = aimed(search, 2 * k if self.has_bias else k, settings, share)
             search = search.where(where, prefilter=True) if where else search
             found.append(self._described(search, query, k))
         return found

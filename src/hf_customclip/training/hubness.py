@@ -9,12 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from ..data.pairs import TrainingDataset
+from ..features.shard_dataset import FeatureShards
 from ..inference.encode import evaluating
 from ..inference.hubness import HubnessBank
 
 
 def hubness_bank(
-    model: Any, images: TrainingDataset, size: int, seed: int, captions_per_image: int | None = None
+    model: Any,
+    images: TrainingDataset | FeatureShards,
+    size: int,
+    seed: int,
+    captions_per_image: int | None = None,
 ) -> HubnessBank:
     """At most `size` training images, and a caption of each, as the model embeds them now.
 
@@ -23,11 +28,7 @@ def hubness_bank(
         seed: it draws the images and the captions.
         captions_per_image: of how many captions of an image, the first ones, features are there; None for all.
     """
-    generator = np.random.default_rng(seed)
-    captions = [numbers[:captions_per_image] for numbers in images.table.captions_of_images() if numbers]
-    chosen = np.sort(generator.permutation(len(captions))[:size])
-    batch = images.__getitems__([(0, (int(generator.choice(captions[i])),)) for i in chosen])
-    assert isinstance(batch, dict)
+    batch = images.draw_pairs(size, np.random.default_rng(seed), captions_per_image)
     heads = {"image": model.visual_projection, "text": model.text_projection}
     with evaluating(model):
         embeds = {

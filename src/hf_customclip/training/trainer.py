@@ -237,7 +237,7 @@ class CustomClipTrainer(Trainer):
         assert self.train_dataset is not None
         if isinstance(self.train_dataset, FeatureShards):
             self.train_dataset.check_made_by(self.accelerator.unwrap_model(self.model), self.data_collator)
-            return self.train_dataset
+            return self.train_dataset.in_batches_of(self.args.batch_of)
         return self.feature_cache.training_items(
             self.model,
             self.train_dataset,
@@ -352,7 +352,7 @@ class CustomClipTrainer(Trainer):
         if not self.args.hubness_bank_size or self.train_dataset is None or self._in_shards():
             return None
         images = self._training_data()
-        if isinstance(images, FeatureShards) or not images.is_cached:
+        if not images.is_cached:
             return None
         model = self.accelerator.unwrap_model(self.model)
         size, seed, captions = self.args.hubness_bank_size, self.args.seed, self.args.captions_per_image
