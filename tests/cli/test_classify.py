@@ -33,9 +33,7 @@ def classify(run, saved_model, images, *options):
 def test_json_lines_are_the_predictions_and_the_damaged_image_is_named(
     run, saved_model, images, expected, batch_size
 ):
-    code, out, err = classify(
-        run, saved_model, images, "--top-k", "3", "--format", "jsonl", "--batch-size", batch_size
-    )
+    code, out, err = classify(run, saved_model, images, "--top-k", "3", "--json", "--batch-size", batch_size)
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["path"] for row in rows] == [str(images / name) for name in NAMES]
     for name, row in zip(NAMES, rows, strict=True):
@@ -75,9 +73,7 @@ def test_a_table_of_single_images_and_exit_code_0(run, saved_model, images, expe
 def test_labels_come_from_a_file_too(run, saved_model, images, tmp_path):
     file = tmp_path / "labels.txt"
     file.write_text("red, or a circle\n\n  blue square \n", encoding="utf-8-sig")
-    _, out, _ = run(
-        ["classify", saved_model, images / "0.png", "--labels", file, "--top-k", 9, "--format", "jsonl"]
-    )
+    _, out, _ = run(["classify", saved_model, images / "0.png", "--labels", file, "--top-k", 9, "--json"])
     assert {x["label"] for x in json.loads(out)["labels"]} == {"red, or a circle", "blue square"}
 
 

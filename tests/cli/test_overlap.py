@@ -205,3 +205,17 @@ def test_other_images_are_measured_without_a_word_of_overlap(trained, tmp_path, 
 def test_a_model_without_a_record_is_said_to_know_nothing(saved_model, shop, run):
     code, _, err = run(["evaluate", saved_model, shop])
     assert code == 0 and "does not know its training data" in err
+
+
+def test_classes_of_trained_images_are_refused_too(trained, shop, train_split, run, tmp_path):
+    """As folders of classes under other names; dropping leaves those held out."""
+    for number in range(COUNT):
+        folder = tmp_path / "classes" / ("odd" if number % 2 else "even")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(shop / f"{number}.png", folder / f"x{number}_train.png")
+    command = ["evaluate", trained, tmp_path / "classes", "--label-column", "label", "--json"]
+    code, out, err = run(command)
+    assert code == 1 and not out and f"was trained on {TRAINED} of the {COUNT} images" in err
+    dropped = json.loads(run([*command, "--overlap", "drop"])[1])
+    assert dropped["eval_images"] == COUNT - TRAINED and dropped["eval_trained_on_images"] == 0
+    assert json.loads(run([*command, "--overlap", "mark"])[1])["eval_trained_on_images"] == TRAINED

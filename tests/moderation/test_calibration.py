@@ -184,3 +184,50 @@ def test_the_order_of_items_does_not_matter(moderator):
         each = calibrate_category("x", {"image": scores[order]}, positive[order], "recall", 0.8, order % 10)
         found.add((tuple(each.thresholds.items()), each.seen, each.held_out))
     assert len(found) == 1
+
+
+def test_no_threshold_is_above_1_and_what_is_the_same_is_said():
+    """A harmless text that is a prompt to the letter cannot be held back; nor is 1.001 a cosine."""
+    scores = np.array([1.0, 0.6, 1.0, 0.2])
+    positive = np.array([True, True, False, False])
+    found = calibrate_category("x", {"text": scores}, positive, "recall", 0.5, np.arange(4))
+    assert found.thresholds["text"] <= 1 and found.seen.recall >= 0.5
+    alone = calibrate_category("x", {"text": scores[:3], "image": np.array([0.1, 0.9, 0.2])}, positive[:3],
+                               "precision", 1.0, np.arange(3))  # fmt: skip
+    assert alone.thresholds["text"] == 1.0 and any("to the letter (cosine 1)" in note for note in alone.notes)
+    assert alone.seen.false_positives == 1, "and counted as it will be"
+
+
+def test_thresholds_of_little_use_are_warned_of():
+    scores = np.array([0.1] * 4 + [0.5] * 12)
+    found = calibrate_category("x", {"image": scores}, np.arange(16) < 4, "recall", 1.0, np.arange(16))
+    assert any(note.startswith("WARNING") and "12 are harmless" in note for note in found.notes)
+    assert not calibrate_category(
+        "x", {"image": -scores}, np.arange(16) < 4, "recall", 1.0, np.arange(16)
+    ).notes
+
+
+def test_missing_thresholds_are_found_and_the_policys_own_examples_explained(
+    moderator, policy_file, labelled, tmp_path
+):
+    """From a policy without any to one that decides as `seen` counted; the rest of the file stays."""
+    from hf_customclip.moderation import Policy, write_thresholds
+
+    (tmp_path / "cross.png").write_bytes((policy_file.parent / "cross.png").read_bytes())
+    text = policy_file.read_text()
+    lines = [line for line in text.splitlines() if "threshold:" not in line]
+    file = tmp_path / "policy.yaml"
+    file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"'crosses': 'threshold' is missing; .* calibrate"):
+        Policy.from_file(file)
+    empty = type(moderator)(moderator.model, moderator.processor, Policy.from_file(file, calibrated=False))
+    images, captions, labels = labelled
+    result = calibrate(empty, images, captions, labels, recall=0.9)
+    assert any(
+        "1 of these (row 4) are example images of the policy itself" in note
+        for note in result.categories[0].notes
+    )
+    write_thresholds(file, result.thresholds)
+    assert [line for line in file.read_text().splitlines() if "threshold:" not in line] == lines
+    read = Policy.from_file(file, calibrated=False)
+    assert read.categories[0].thresholds == pytest.approx(result.thresholds["crosses"])

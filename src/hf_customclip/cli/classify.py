@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
 import sys
-from collections.abc import Callable
-from enum import Enum
 from typing import Annotated, Any
 
 import typer
 
-from .options import BatchSize, Model
+from .data_options import DataOptions
+from .images import find_images
+from .options import BatchSize, Model, takes_options
+from .output import Output
 
 HELP = """Sort images among labels given as words; nothing is trained for it.
 
@@ -23,37 +21,36 @@ HELP = """Sort images among labels given as words; nothing is trained for it.
     hf-customclip classify outputs/sample pics/ --labels cat,dog \\
         --template "a photo of a {}." --template "a drawing of a {}."
     hf-customclip classify outputs/sample pics/ --labels cat,dog \\
-        --format jsonl | jq -r .labels[0].label
+        --json | jq -r .labels[0].label
 
-Several templates are averaged. An image that cannot be read is named with
+    hf-customclip classify outputs/shop products.csv --image-column photo \\
+        --labels mugs,plates
+
+Several templates are averaged. JSON has one image a line. An image that cannot be read is named with
 the reason, in the results and on standard error; the others are classified
 all the same, and the exit code is then 1.
 """
 
-
-class Format(str, Enum):
-    """How results are printed."""
-
-    table = "table"
-    jsonl = "jsonl"
-    csv = "csv"
+COLUMNS = ("path", "rank", "label", "score", "error")
 
 
+@takes_options
 def classify(
     model: Model,
-    images: Annotated[list[str], typer.Argument(help="Images, and folders of images.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="Images and folders of images, or one data set.")
+    ],
     labels: Annotated[str, typer.Option(help="Labels with commas between them, or a file with one a line.")],
+    data_options: DataOptions,
+    printed: Output,
     template: Annotated[
         list[str] | None, typer.Option(help="A text with {} where the label goes; may be repeated.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many labels of each image to print.")] = 1,
-    output_format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table,
     batch_size: BatchSize = 64,
 ) -> None:
     """Embed the labels once, the images in batches, and print each image's best labels."""
-    from .images import find_images
-
-    names, paths = read_labels(labels), find_images(images)
+    names, images = read_labels(labels), find_images(sources, data_options)
     # Seconds of imports, so only after what was asked has been found to make sense.
     from tqdm import tqdm
 
@@ -63,25 +60,39 @@ def classify(
     from ..inference.zero_shot import DEFAULT_TEMPLATES, ZeroShotClassifier
 
     classifier = ZeroShotClassifier(*load_model(model), names, template or DEFAULT_TEMPLATES, batch_size)
-    line = {Format.table: _table(paths, names), Format.jsonl: _json_line, Format.csv: _csv_lines}[
-        output_format
-    ]
-    if output_format is Format.csv:
-        print("path,rank,label,score,error")
+    printed.show_columns(COLUMNS)
     unreadable = 0
-    with tqdm(total=len(paths), desc="classify", disable=None, leave=False) as bar:
-        for batch in batched(paths, batch_size):
-            opened, problems = open_images(batch)
+    with tqdm(total=len(images), desc="classify", disable=None, leave=False) as bar:
+        for batch in batched(images, batch_size):
+            opened, problems = open_images(image for _, image in batch)
             found = iter(classifier.predict(list(opened.values()), top_k))
-            for place, path in enumerate(batch):
-                problem = problems[place].reason if place in problems else None
-                tqdm.write(line(path, [] if problem else next(found), problem))
+            width = min(60, max(len(path) for path, _ in batch))
+            for place, (path, _) in enumerate(batch):
+                if place in problems:
+                    _show_problem(printed, path, problems[place].reason, width)
+                else:
+                    _show_labels(printed, path, next(found), width)
             unreadable += len(problems)
             sys.stdout.flush()
             bar.update(len(batch))
     if unreadable:
-        typer.echo(f"{unreadable} of {len(paths)} images could not be read.", err=True)
+        typer.echo(f"{unreadable} of {len(images)} images could not be read.", err=True)
         raise typer.Exit(1)
+    printed.say_next("hf-customclip", "evaluate", model, "FOLDER-OF-CLASSES", "--label-column", "label")
+
+
+def _show_labels(printed: Output, path: str, found: list[dict[str, Any]], width: int) -> None:
+    printed.show_one(
+        COLUMNS,
+        table=f"{path:{width}}  " + "  ".join(f"{each['label']} {each['score']:.3f}" for each in found),
+        value={"path": path, "labels": found},
+        rows=[{"path": path, "rank": rank, **each} for rank, each in enumerate(found, 1)],
+    )
+
+
+def _show_problem(printed: Output, path: str, reason: str, width: int) -> None:
+    row = {"path": path, "error": reason}
+    printed.show_one(COLUMNS, table=f"{path:{width}}  unreadable: {reason}", value=row, rows=[row])
 
 
 def read_labels(labels: str) -> list[str]:
@@ -103,31 +114,3 @@ def read_labels(labels: str) -> list[str]:
             f"No labels in {labels!r}: give them with commas between, or a file with one a line."
         )
     return names
-
-
-Line = Callable[[str, list[dict[str, Any]], "str | None"], str]
-
-
-def _table(paths: list[str], names: list[str]) -> Line:
-    first, second = (min(60, max(map(len, texts))) for texts in (paths, names))
-
-    def line(path: str, found: list[dict[str, Any]], problem: str | None) -> str:
-        if problem:
-            return f"{path:{first}}  unreadable: {problem}"
-        return f"{path:{first}}  " + "  ".join(f"{x['label']:{second}} {x['score']:.3f}" for x in found)
-
-    return line
-
-
-def _json_line(path: str, found: list[dict[str, Any]], problem: str | None) -> str:
-    row: dict[str, Any] = {"path": path, "error": problem} if problem else {"path": path, "labels": found}
-    return json.dumps(row, ensure_ascii=False)
-
-
-def _csv_lines(path: str, found: list[dict[str, Any]], problem: str | None) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    if problem:
-        rows.writerow([path, "", "", "", problem])
-    rows.writerows([path, rank, x["label"], x["score"], ""] for rank, x in enumerate(found, 1))
-    return text.getvalue().rstrip("\n")

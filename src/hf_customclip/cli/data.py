@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .data_options import DataOptions, takes_data_options
-from .options import can_draw
-from .output import AsJson, Format, OutputFormat, chosen_format, show
+from .data_options import DataOptions, as_flags
+from .options import can_draw, takes_options
+from .output import Output
 
 app = typer.Typer(help="Look at data before training on them.", no_args_is_help=True)
 
@@ -24,10 +24,11 @@ INSPECT_HELP = """Say what a source holds: its form, counts, splits, caption len
 
 
 @app.command("inspect", help=INSPECT_HELP)
-@takes_data_options
+@takes_options
 def inspect(
     source: Annotated[str, typer.Argument(help="A folder, a file or a Hub id.")],
     data_options: DataOptions,
+    printed: Output,
     plot: Annotated[
         Path | None, typer.Option(callback=can_draw, help="Draw images with captions, into this PNG file.")
     ] = None,
@@ -39,8 +40,6 @@ def inspect(
     near_duplicates: Annotated[
         bool, typer.Option("--near-duplicates", help="Open every image, to find alike ones in other splits.")
     ] = False,
-    output_format: OutputFormat = Format.table,
-    as_json: AsJson = False,
 ) -> None:
     """Print what was recognised."""
     from ..data import inspect_captions, plot_grid
@@ -54,9 +53,10 @@ def inspect(
         near_duplicates=near_duplicates,
     )
     rows = [{"split": name, **asdict(counts)} for name, counts in report.splits.items()]
-    show(chosen_format(output_format, as_json), table=report, value=report.to_dict(), rows=rows)
+    printed.show(table=report, value=report.to_dict(), rows=rows)
     if plot is not None:
         typer.echo(f"wrote {plot_grid(next(iter(splits.values())), plot)}", err=True)
+    printed.say_next("hf-customclip", "init", source, *as_flags(data_options.given()))
 
 
 def _tokenizer(name: str | None) -> Any:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,33 +62,6 @@ class DataOptions:
             return load_with_report(source, split, **{**more, **self.given()})
 
 
-def takes_data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with every data option; it gets them together as its argument `data_options`."""
-    hints = typing.get_type_hints(command, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[name])
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name != "data_options"
-    ]
-    fields = typing.get_type_hints(DataOptions, include_extras=True)
-    options = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=fields[name])
-        for name in (field.name for field in dataclasses.fields(DataOptions))
-    ]
-
-    def with_options(**values: Any) -> Any:
-        data = DataOptions(
-            **{field.name: values.pop(field.name) for field in dataclasses.fields(DataOptions)}
-        )
-        return command(data_options=data, **values)
-
-    keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    with_options.__signature__ = inspect.Signature([*keywords, *options])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {each.name: each.annotation for each in [*keywords, *options]}
-    with_options.__doc__, with_options.__name__ = command.__doc__, command.__name__
-    return with_options
-
-
 @contextmanager
 def in_words_of_options() -> Iterator[None]:
     """What is raised inside names `--caption-column`, where Python names `caption_column=...`."""
@@ -103,23 +74,21 @@ def in_words_of_options() -> Iterator[None]:
 
 
 def _in_words_of_options(message: str) -> str:
-    names = "|".join(field.name for field in dataclasses.fields(DataOptions) if "_" in field.name)
-    message = re.sub(
-        rf"\b({names})(=\.\.\.|=)?", lambda found: _flag(found[1]) + (" " if found[2] else ""), message
-    )
-    return re.sub(r"\b(images|languages|name|seed)=", lambda found: f"--{found[1]} ", message).replace(
-        " .", "."
-    )
+    fields = [field.name for field in dataclasses.fields(DataOptions)]
+    long, short = "|".join(n for n in fields if "_" in n), "|".join(n for n in fields if "_" not in n)
+    message = re.sub(rf"\b({short})=(?=[\w'\"])", lambda found: f"{_flag(found[1])} ", message)
+    message = re.sub(rf"\b({long})=(?=[\w'\"])", lambda found: f"{_flag(found[1])} ", message)
+    return re.sub(rf"\b({long})(?:=(?:\.\.\.)?)?|\b({short})=", lambda f: _flag(f[1] or f[2]), message)
 
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def as_flags(options: Mapping[str, Any]) -> str:
-    """Options as they are typed, `--seed 7 --test-fraction 0.2`."""
+def as_flags(options: Mapping[str, Any]) -> list[str]:
+    """Options as the words that are typed, `--seed`, `7`, `--test-fraction`, `0.2`."""
     pairs = [(name, each) for name, value in options.items() for each in _several(value)]
-    return " ".join(f"{_flag(name)} {each}" for name, each in pairs)
+    return [word for name, each in pairs for word in (_flag(name), str(each))]
 
 
 def _several(value: Any) -> list[Any]:

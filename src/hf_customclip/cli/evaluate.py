@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .data_options import DataOptions, takes_data_options
-from .held_out import HeldOut, OverlapOption, OverlapPolicy, load_held_out
-from .options import BatchSize, Model, can_draw
-from .output import AsJson, Format, OutputFormat, chosen_format, flat, show
+from .data_options import DataOptions
+from .held_out import HeldOut, OverlapOption, OverlapPolicy, check_overlap, load_held_out
+from .options import BatchSize, Model, can_draw, takes_options
+from .output import Output, flat
 
 if TYPE_CHECKING:
     from ..evaluation.retrieval import RetrievalRanks
@@ -41,6 +41,7 @@ COMPARE_HELP = """Measure two models on the same held-out data: is the second on
 Any CLIP or SigLIP of transformers is a valid peer. Differences are of the second model to the first, with 95 %
 intervals over the same draws of images (paired bootstrap); those that leave out 0 are marked.
 """
+PEER = "openai/clip-vit-base-patch32"
 DataArgument = Annotated[str, typer.Argument(help="Images with captions: a folder, a file or a Hub id.")]
 SharedCaptions = Annotated[
     bool,
@@ -63,11 +64,12 @@ class Measured:
     notes: list[str] = field(default_factory=list)
 
 
-@takes_data_options
+@takes_options
 def evaluate(
     model: Model,
     data: DataArgument,
     data_options: DataOptions,
+    printed: Output,
     split: SplitOption = "test",
     overlap: OverlapOption = OverlapPolicy.refuse,
     shared_captions: SharedCaptions = False,
@@ -89,8 +91,6 @@ def evaluate(
         Path | None, typer.Option(help="Folder for all_results.json and model_index.json.")
     ] = None,
     batch_size: BatchSize = 64,
-    output_format: OutputFormat = Format.table,
-    as_json: AsJson = False,
 ) -> None:
     """Measure one split, print, and write what was asked for."""
     about = {"dataset_type": Path(data).name, "dataset_name": Path(data).name, "dataset_split": split}
@@ -101,12 +101,11 @@ def evaluate(
         measure = _by_language if by_language else partial(_retrieval, shared_captions=shared_captions)
         measured = measure(model, held_out, batch_size=batch_size, about=about)
     else:
-        measured = _classification(model, data, split, label_column, template, batch_size, about)
+        measured = _classification(model, data, split, overlap, label_column, template, batch_size, about)
     metrics = {f"eval_{name}": value for name, value in measured.metrics.items()}
     for note in measured.notes:
         typer.echo(note, err=True)
-    show(
-        chosen_format(output_format, as_json),
+    printed.show(
         table=f"{model} on {data}, {split}: {measured.table}",
         value=metrics,
         rows=[flat(metrics)],
@@ -117,33 +116,35 @@ def evaluate(
         plots.mkdir(parents=True, exist_ok=True)
         for file in measured.draw(plots):
             typer.echo(f"wrote {file}", err=True)
+    printed.say_next("hf-customclip", "compare", PEER, model, data)
 
 
-@takes_data_options
+@takes_options
 def compare(
     first: Annotated[str, typer.Argument(help="A saved folder or a Hub id.")],
     second: Annotated[str, typer.Argument(help="Another one.")],
     data: DataArgument,
     data_options: DataOptions,
+    printed: Output,
     split: SplitOption = "test",
     overlap: OverlapOption = OverlapPolicy.refuse,
     shared_captions: SharedCaptions = False,
     batch_size: BatchSize = 64,
-    output_format: OutputFormat = Format.table,
-    as_json: AsJson = False,
 ) -> None:
     """Measure both on the same rows, and print their differences."""
-    from ..evaluation import format_comparison_table, paired_differences
+    from ..evaluation import format_comparison_table, paired_differences, retrieval_chance
 
     held_out = load_held_out([first, second], data, split, data_options, overlap)
-    measured = [_embed(model, held_out, batch_size)[1] for model in (first, second)]
-    ranks = [both[1 if shared_captions else 0] for both in measured]
+    measured = [_embed(model, held_out, batch_size) for model in (first, second)]
+    embedded, ranks = measured[0][0], [both[1 if shared_captions else 0] for _, both in measured]
     found = paired_differences(ranks[0], ranks[1])
+    chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
     for note in held_out.notes:
         typer.echo(note, err=True)
     rows = [
         {
             "metric": name,
+            "by_chance": chance[name],
             "first": d.first,
             "second": d.second,
             "difference": d.difference,
@@ -153,12 +154,12 @@ def compare(
         for name, d in found.items()
     ]
     size = f"{len(ranks[0].images)} images, {len(ranks[0].texts)} captions"
-    show(
-        chosen_format(output_format, as_json),
-        table=f"{data}, {split}: {size}\nfirst   {first}\nsecond  {second}\n{format_comparison_table(found)}",
+    printed.show(
+        table=f"{data}, {split}: {size}\nfirst   {first}\nsecond  {second}\n{format_comparison_table(found, chance)}",
         value={"first": first, "second": second, "images": len(ranks[0].images), "metrics": rows},
         rows=rows,
     )
+    printed.say_next("hf-customclip", "index", second, "IMAGES", "INDEX")
 
 
 def _embed(model: str, held_out: HeldOut, batch_size: int) -> tuple[Any, list[RetrievalRanks]]:
@@ -208,6 +209,7 @@ def _retrieval(
         retrieval_eval_results,
     )
     from ..evaluation.corrected import corrected_retrieval_metrics, format_corrected
+    from ..evaluation.low_recall import notes_of_chance, notes_of_shared_captions
     from ..inference.hubness import HubnessBank
 
     dataset = held_out.dataset
@@ -230,7 +232,10 @@ def _retrieval(
         corrected = corrected_retrieval_metrics(embedded.image_embeds, embedded.text_embeds, *ids, bank)
         metrics |= corrected
         table += f"\n\n{format_corrected(corrected)}"
-    if shared_captions:
+    notes = held_out.notes + notes_of_chance(ranks.metrics(), chance, intervals)
+    if not shared_captions:
+        notes += notes_of_shared_captions(dataset)
+    else:
         metrics["shared_captions"] = shared.metrics()
         table += "\n\nequal captions and images of a group are right for each other:\n"
         table += format_retrieval_table(shared.metrics(), intervals=bootstrap_intervals(shared))
@@ -241,13 +246,14 @@ def _retrieval(
         history = (read_json(Path(model) / "trainer_state.json") or {}).get("log_history")
         return write_retrieval_plots(plots, dataset, embedded, log_history=history)
 
-    return Measured(metrics, table, results, draw, held_out.notes)
+    return Measured(metrics, table, results, draw, notes)
 
 
 def _classification(
     model: str,
     data: str,
     split: str,
+    overlap: OverlapPolicy,
     label_column: str,
     templates: list[str] | None,
     batch_size: int,
@@ -255,22 +261,27 @@ def _classification(
 ) -> Measured:
     from ..data.load import load_labelled_images
     from ..evaluation import classification_eval_results, format_classification_table
+    from ..evaluation.overlap import read_training_record
     from ..inference import ZeroShotClassifier
     from ..inference.load_model import load_model
     from ..inference.zero_shot import DEFAULT_TEMPLATES
 
     dataset, labels = load_labelled_images(data, split, label_column)
+    held_out = HeldOut(dataset)
+    check_overlap(held_out, {model: read_training_record(model)}, split, overlap)
     classifier = ZeroShotClassifier(*load_model(model), labels, templates or DEFAULT_TEMPLATES, batch_size)
-    result = classifier.evaluate(dataset)
+    result = classifier.evaluate(held_out.dataset)
 
     def draw(plots: Path) -> list[Path]:
         from ..plotting import plot_confusion_matrix, save_figure
 
         return [save_figure(plot_confusion_matrix(result.confusion_matrix, labels), plots / "confusion.png")]
 
-    table = f"{len(dataset)} images, {len(labels)} classes\n"
+    table = f"{len(held_out.dataset)} images, {len(labels)} classes\n"
     table += format_classification_table(result.metrics, len(labels))
-    return Measured(result.metrics, table, classification_eval_results(result.metrics, **about), draw)
+    results = classification_eval_results(result.metrics, **about)
+    metrics = result.metrics | {"images": len(held_out.dataset), "trained_on_images": held_out.trained}
+    return Measured(metrics, table, results, draw, held_out.notes)
 
 
 def _write_results(folder: Path, metrics: dict[str, float], name: str, results: list[Any]) -> None:

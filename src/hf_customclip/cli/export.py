@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Dim, Model
+from .options import Dim, Model, takes_options
+from .output import Output
 
 HELP = """Write the two encoders as ONNX graphs, for onnxruntime, browsers and phones.
 
@@ -23,11 +23,12 @@ are made. Needs: pip install 'hf-customclip[export]'
 """
 
 
+@takes_options
 def export(
     model: Model,
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+    printed: Output,
     dim: Dim = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print files and differences as JSON.")] = False,
 ) -> None:
     """Load, export, verify, write."""
     from ..export import ExportError, export_onnx
@@ -38,8 +39,10 @@ def export(
     except ExportError as error:
         raise ValueError(str(error)) from error
     written = {str(folder / name): difference for name, difference in differences.items()}
-    if as_json:
-        print(json.dumps(written, indent=2))
-        return
-    for file, difference in written.items():
-        print(f"{file}  {Path(file).stat().st_size / 1e6:.1f} MB, at most {difference:.1e} from the model")
+    sizes = {file: f"{Path(file).stat().st_size / 1e6:.1f} MB" for file in written}
+    printed.show(
+        table="\n".join(f"{f}  {sizes[f]}, at most {d:.1e} from the model" for f, d in written.items()),
+        value=written,
+        rows=[{"file": file, "difference": difference} for file, difference in written.items()],
+    )
+    printed.say_next("hf-customclip", "demo", model)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .data_options import DataOptions, takes_data_options
-from .options import Workers
+from .data_options import DataOptions
+from .options import Workers, takes_options
+from .output import Output, flat
 
 app = typer.Typer(help="The outputs of frozen towers: extracted into shards, listed, cleared.")
 
@@ -27,11 +29,12 @@ Folder = Annotated[Path | None, typer.Option("--dir", help="Where features lie; 
 
 
 @app.command("extract", help=EXTRACT_HELP)
-@takes_data_options
+@takes_options
 def extract(
     source: Annotated[str, typer.Argument(help="The data, as for training.")],
     out: Annotated[str, typer.Argument(help="A folder, or an address that fsspec knows (s3://, hf://).")],
     data_options: DataOptions,
+    printed: Output,
     config: Annotated[Path | None, typer.Option(help="A training configuration, for its towers.")] = None,
     model: Annotated[str | None, typer.Option(help="Or a saved model, for its towers.")] = None,
     split: Annotated[str, typer.Option(help="Which split of the data.")] = "train",
@@ -75,9 +78,17 @@ def extract(
         typer.echo(f"This process's share is in {out}; others are still at theirs.")
         return
     left_out = f"; {done['unreadable']:,} images could not be read" if done["unreadable"] else ""
-    typer.echo(
-        f"{done['rows']:,} images with {done['captions']:,} captions in {len(done['shards'])} shards{left_out}: {out}"
+    counts = {
+        **{name: done[name] for name in ("rows", "captions", "unreadable")},
+        "shards": len(done["shards"]),
+    }
+    printed.show(
+        table=f"{counts['rows']:,} images with {counts['captions']:,} captions in {counts['shards']} shards{left_out}: "
+        f"{out}",
+        value=counts,
+        rows=[counts],
     )
+    printed.say_next("hf-customclip", "train", "--config", config or "FILE", f"training.feature_shards={out}")
 
 
 def _towers(config: Path | None, model: str | None) -> tuple[Any, Any]:
@@ -86,11 +97,12 @@ def _towers(config: Path | None, model: str | None) -> tuple[Any, Any]:
 
         return load_model(model)
     from ..training.config import load_config
-    from ..training.run import build_model, build_processor
+    from ..training.recipe import create_model
+    from ..training.run import build_processor
 
     assert config is not None
     loaded = load_config(config)
-    return build_model(loaded.model), build_processor(loaded)
+    return create_model(**loaded.model), build_processor(loaded)
 
 
 def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -99,7 +111,8 @@ def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 @app.command("list", help="Print what is stored, how big, for what.")
-def list_(folder: Folder = None) -> None:
+@takes_options
+def list_(printed: Output, folder: Folder = None) -> None:
     """One line for each store."""
     from .._files import readable_size
     from ..features.cache import default_folder
@@ -107,19 +120,18 @@ def list_(folder: Folder = None) -> None:
 
     folder = folder or default_folder()
     stores = list_stores(folder)
-    for store in stores:
-        about = ", ".join(f"{name} {value}" for name, value in store.about.items())
-        state = "" if store.complete else " (unfinished)"
-        typer.echo(
-            f"{store.key[:8]}  {store.tower:5}  {store.count:>9,} x {store.width:<4}  {store.dtype:4}  "
-            f"{readable_size(store.size):>9}  {about}{state}"
-        )
-    typer.echo(f"{len(stores)} in {folder}, {readable_size(sum(store.size for store in stores))}")
+    lines = [str(store) for store in stores]
+    lines.append(f"{len(stores)} in {folder}, {readable_size(sum(store.size for store in stores))}")
+    rows = [asdict(store) for store in stores]
+    printed.show(table="\n".join(lines), value=rows, rows=[flat(row) for row in rows])
 
 
 @app.command("clear", help="Delete everything that is stored, or one store by how its key begins.")
+@takes_options
 def clear(
-    key: Annotated[str | None, typer.Argument(help="As `list` prints it.")] = None, folder: Folder = None
+    printed: Output,
+    key: Annotated[str | None, typer.Argument(help="As `list` prints it.")] = None,
+    folder: Folder = None,
 ) -> None:
     """Delete and say what."""
     from .._files import readable_size
@@ -127,4 +139,6 @@ def clear(
     from ..features.inventory import clear_stores
 
     gone = clear_stores(folder or default_folder(), key)
-    typer.echo(f"deleted {len(gone)}, {readable_size(sum(store.size for store in gone))}")
+    rows = [asdict(store) for store in gone]
+    table = f"deleted {len(gone)}, {readable_size(sum(store.size for store in gone))}"
+    printed.show(table=table, value=rows, rows=[flat(row) for row in rows])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -71,7 +72,19 @@ def load_held_out(
     if known is not None:
         found.languages = known.options.get("languages")
     if recorded:
-        found.notes.append(f"as the model was trained: {as_flags(recorded)}")
+        found.notes.append(f"as the model was trained: {shlex.join(as_flags(recorded))}")
+    check_overlap(found, records, split, policy)
+    return found
+
+
+def check_overlap(
+    found: HeldOut, records: Mapping[str, TrainingRecord | None], split: str, policy: OverlapPolicy
+) -> None:
+    """Do what the policy says about images of the split that models, by name, were trained on.
+
+    Raises:
+        ValueError: there are some, and the policy is to refuse.
+    """
     for model, record in records.items():
         if record is None:
             found.notes.append(
@@ -79,7 +92,6 @@ def load_held_out(
             )
         else:
             _check_overlap(found, model, record, split, policy)
-    return found
 
 
 def _usable(record: TrainingRecord, source: str, options: DataOptions) -> dict[str, Any]:
@@ -95,8 +107,8 @@ def _usable(record: TrainingRecord, source: str, options: DataOptions) -> dict[s
         file = next((path for path in _places(source, recorded[name]) if path.exists()), None)
         if file is None:
             raise ValueError(
-                f"The model was trained with {as_flags({name: recorded[name]})}: say where it is, that the same "
-                "images are held out."
+                f"The model was trained with {shlex.join(as_flags({name: recorded[name]}))}: say where it is, that "
+                "the same images are held out."
             )
         recorded[name] = str(file)
     return recorded
@@ -137,7 +149,7 @@ def _act(
         found.dataset = found.dataset.select(rest)
         found.notes.append(f"{said}; they were left out")
     else:
-        raise ValueError(f"{said}: recall on them says nothing about new images. {_way_out(record, split)}")
+        raise ValueError(f"{said}: numbers of them say nothing about new images. {_way_out(record, split)}")
 
 
 def _way_out(record: TrainingRecord, split: str) -> str:
@@ -147,7 +159,7 @@ def _way_out(record: TrainingRecord, split: str) -> str:
         for name in ("seed", "validation_fraction", "test_fraction", "split_column", "karpathy_file")
         if record.options.get(name) is not None
     }
-    how = f" with {as_flags(chosen)}" if chosen else ""
+    how = f" with {shlex.join(as_flags(chosen))}" if chosen else ""
     other = "" if split != "train" else " Measure on --split test."
     return (
         f"It was trained on {os.path.basename(record.source)}{how} ({record.split_rule}).{other} To measure all the "

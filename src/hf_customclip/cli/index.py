@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
-from .embed import images_of, report
-from .options import BatchSize, ChangesAsJson, Dim, Images, IsDataset, Model, Split, Workers
+from .data_options import DataOptions
+from .embed import report
+from .images import Images, IsDataset, folder_or_dataset
+from .options import BatchSize, Dim, Model, Split, Workers, takes_options
+from .output import Output
 
 HELP = """Index images for `hf-customclip search`.
 
 \b
     hf-customclip index outputs/sample pics/ my-index
+    hf-customclip index outputs/shop products.csv my-index --caption-column title
     hf-customclip search my-index "a red car"
 
 Run it again, and only what is new or has changed is embedded; what is gone is
@@ -26,12 +30,15 @@ An image that cannot be read is named with the reason, and the exit code is then
 """
 
 
+@takes_options
 def index(
     model: Model,
-    images: Images,
+    source: Images,
     directory: Annotated[
         str, typer.Argument(help="Where the index is kept: a folder, or s3://bucket/index.")
     ],
+    data_options: DataOptions,
+    printed: Output,
     dataset: IsDataset = False,
     split: Split = "all",
     dim: Dim = None,
@@ -40,19 +47,18 @@ def index(
     compression: Annotated[
         str, typer.Option(help="Of vectors above 50,000 images: int8, binary (smaller) or none.")
     ] = "int8",
-    as_json: ChangesAsJson = False,
 ) -> None:
     """Make an index, or bring one up to date."""
+    images = folder_or_dataset(source, dataset, split, data_options)
     from ..inference.load_model import load_model
     from ..search import ImageIndex
 
-    source = images_of(images, dataset, split)
     made = ImageIndex.build(
         *load_model(model, dim),
-        source,
+        images,
         directory=directory,
         batch_size=batch_size,
         num_workers=workers,
         compression=compression,
     )
-    report(made.changes, as_json)
+    report(made.changes, printed, "hf-customclip", "search", directory, "a red car")

@@ -6,9 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from .._files import read_json
 from .._safetensors import (
@@ -20,7 +18,8 @@ from .._safetensors import (
     read_scalar,
     weight_files,
 )
-from .options import Model
+from .options import Model, takes_options
+from .output import Output, flat
 
 HELP = """Say what a saved model is: towers, sizes, heads, temperature, results.
 
@@ -43,14 +42,13 @@ DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 MAX_INVERSE_TEMPERATURE = 100.0
 
 
-def info(
-    model: Model,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
+@takes_options
+def info(model: Model, printed: Output) -> None:
     """Print what the files say."""
     facts = describe(local_folder(model))
     facts = {"model": model, **facts}
-    print(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else as_text(facts))
+    printed.show(table=as_text(facts), value=facts, rows=[flat(facts)])
+    printed.say_next("hf-customclip", "evaluate", model, "DATA")
 
 
 def local_folder(model: str) -> Path:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from .data_options import DataOptions, takes_data_options
+from .data_options import DataOptions
+from .options import takes_options
+from .output import say_next
 
 if TYPE_CHECKING:
     from ..data import DataReport
@@ -36,6 +38,7 @@ EVALUATION = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 1,
+    "eval_on_start": True,
     "load_best_model_at_end": True,
     "metric_for_best_model": "rsum",
 }
@@ -43,7 +46,7 @@ ENGLISH = re.compile(r"\b(a|an|the|of|with|in|on|and|for)\b", re.IGNORECASE)
 CAPTIONS_READ = 1000
 
 
-@takes_data_options
+@takes_options
 def init(
     source: Annotated[str, typer.Argument(help="Images with captions: a folder, a file or a Hub id.")],
     data_options: DataOptions,
@@ -60,7 +63,8 @@ def init(
     inspect_captions(splits, report)
     captions = [caption for row in next(iter(splits.values()))[:CAPTIONS_READ]["captions"] for caption in row]
     write_text(output, configuration(source, data_options.given(), report, propose_towers(captions)))
-    typer.echo(f"wrote {output}; next: hf-customclip train --config {output}")
+    typer.echo(f"wrote {output}")
+    say_next("hf-customclip", "train", "--config", output)
 
 
 def propose_towers(captions: Iterable[str]) -> dict[str, str]:
@@ -98,7 +102,8 @@ def configuration(source: str, options: dict[str, Any], report: DataReport, towe
         "training:",
         *_lines({"output_dir": f"outputs/{name}"}),
         *(f"  {key}: {_value(defaults[key])}  # {why}" for key, why in SHOWN.items()),
-        "  # The checkpoint with the best recalls on the validation split is kept.",
+        "  # The checkpoint with the best recalls on the validation split is kept; those before the first step are of",
+        "  # the closed form that heads on frozen towers start at.",
         *_lines(EVALUATION),
     ]
     return "\n".join(lines) + "\n"

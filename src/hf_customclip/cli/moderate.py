@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -16,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Model, can_draw
+from .options import Model, can_draw, takes_options
+from .output import Output, flat
 
 MODERATE_HELP = """Hold images, and the texts that come with them, against a policy.
 
@@ -28,7 +28,8 @@ MODERATE_HELP = """Hold images, and the texts that come with them, against a pol
         | jq -r 'select(.action == "block").path'
 
 The source is a folder of images, an image, or a .jsonl or .csv file with
-the columns path and/or text. What triggers is printed; with --log everything
+the columns path and/or text, or those named by --image-column and
+--caption-column. JSON has one record a line. What triggers is printed; with --log everything
 is recorded, one JSON object a line, and what the log has already, checked by
 the same model under the same policy, is passed over: run it again after a
 stop. An image that cannot be read is to be reviewed, and the exit code is
@@ -46,29 +47,37 @@ CALIBRATE_HELP = """Set a policy's thresholds from labelled examples.
 Rows have a path and/or a text, and categories: those of the policy that the
 item belongs to, none for a harmless one (in CSV with semicolons between).
 Rows with the same group are near copies and are held out together. The
-thresholds are written into the policy; nothing else in the file changes.
+thresholds, which the policy need not have before, are written into it;
+nothing else in the file changes.
 """
 
+COLUMNS = ("action", "path", "text", "why", "error")
 KEY_FIELDS = ("path", "bytes", "modified", "text", "policy", "model")
 
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, a YAML file.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Items that go through the model at a time.")]
+ImageColumn = Annotated[str, typer.Option(help="The column of images' paths.")]
+CaptionColumn = Annotated[str, typer.Option(help="The column of texts.")]
 
 
+@takes_options
 def moderate(
     model: Model,
     policy: PolicyFile,
     source: Annotated[Path, typer.Argument(help="A folder, an image, or a .jsonl or .csv file.")],
+    printed: Output,
+    image_column: ImageColumn = "path",
+    caption_column: CaptionColumn = "text",
     log: Annotated[Path | None, typer.Option(help="Record everything in this JSONL file.")] = None,
     batch_size: BatchSize = 32,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every record as a line of JSON.")] = False,
 ) -> None:
     """Check what the log does not have, record it, print what triggers and a summary."""
     from ..moderation.audit import AuditLog
-    from ..moderation.items import read_items
+    from ..moderation.items import ItemColumns, read_items
     from ..moderation.policy import Policy
 
-    checked_policy, items = Policy.from_file(policy), read_items(source)
+    checked_policy = Policy.from_file(policy)
+    items = read_items(source, ItemColumns(image_column, caption_column))
     with AuditLog(log, KEY_FIELDS) if log else nullcontext() as audit:
         # Seconds of imports, so only after what was asked has been found to make sense.
         from ..inference.fingerprints import weights_digest
@@ -82,21 +91,29 @@ def moderate(
         }
         todo = [item for item in items if not (audit and audit.has(_identity(item, made_by)))]
         counts: Counter[str] = Counter({"logged before": len(items) - len(todo)})
+        printed.show_columns(COLUMNS)
         try:
             for record in _records(moderator, todo, made_by, batch_size, audit):
                 counts[record["action"]] += 1
                 counts["unreadable"] += "error" in record
-                _print(record, as_json)
+                _show(printed, record)
         finally:
             _summarise(counts, len(items))
     if counts["unreadable"]:
         raise typer.Exit(1)
+    printed.say_next("hf-customclip", "calibrate", model, policy, "LABELLED.csv", "--precision", "0.9")
 
 
+@takes_options
 def calibrate(
     model: Model,
     policy: PolicyFile,
     labelled: Annotated[Path, typer.Argument(help="Labelled examples, a .jsonl or .csv file.")],
+    printed: Output,
+    image_column: ImageColumn = "path",
+    caption_column: CaptionColumn = "text",
+    label_column: Annotated[str, typer.Option(help="The column of categories.")] = "categories",
+    group_column: Annotated[str, typer.Option(help="The column of groups of near copies.")] = "group",
     precision: Annotated[float | None, typer.Option(help="The wanted precision, from 0 to 1.")] = None,
     recall: Annotated[float | None, typer.Option(help="Or the wanted recall.")] = None,
     plot: Annotated[
@@ -107,13 +124,13 @@ def calibrate(
         bool, typer.Option("--dry-run", help="Report, and leave the policy as it is.")
     ] = False,
     batch_size: BatchSize = 32,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Score the examples, choose thresholds, report, write them back."""
-    from ..moderation.items import read_items
+    from ..moderation.items import ItemColumns, read_items
     from ..moderation.policy import Policy, write_thresholds
 
-    checked_policy, items = Policy.from_file(policy), read_items(labelled)
+    checked_policy = Policy.from_file(policy, calibrated=False)
+    items = read_items(labelled, ItemColumns(image_column, caption_column, label_column, group_column))
     from ..inference.load_model import load_model
     from ..moderation.calibration import calibrate as choose
     from ..moderation.moderator import Moderator
@@ -128,12 +145,15 @@ def calibrate(
         groups=[item.group or f"row {row}" for row, item in enumerate(items)],
         batch_size=batch_size,
     )
-    print(json.dumps(result.to_dict(), indent=2) if as_json else result)
+    values = result.to_dict()
+    rows = [{"category": name, **flat(about)} for name, about in values["categories"].items()]
+    printed.show(table=result, value=values, rows=rows)
     if plot is not None:
         typer.echo(f"wrote {result.plot(plot)}", err=True)
     if not dry_run:
         write_thresholds(policy, result.thresholds)
         typer.echo(f"wrote the thresholds into {policy}", err=True)
+    printed.say_next("hf-customclip", "moderate", model, policy, "IMAGES")
 
 
 def _records(
@@ -203,21 +223,16 @@ def _open(path: str | None, record: dict[str, Any]) -> Any:
         return None
 
 
-def _print(record: dict[str, Any], as_json: bool) -> None:
-    from tqdm import tqdm
-
-    from ..moderation.audit import json_line
+def _show(printed: Output, record: dict[str, Any]) -> None:
     from ..moderation.moderator import Finding
 
-    if as_json:
-        tqdm.write(json_line(record))
-        return
     name = record.get("path") or repr(record["text"][:60])
-    if "error" in record:
-        tqdm.write(f"{record['action']:7} {name}  unreadable: {record['error']}")
-    elif record["action"] != "allow":
-        found = [Finding(**finding) for finding in record["findings"]]
-        tqdm.write(f"{record['action']:7} {name}  {'; '.join(str(each) for each in found if each.triggered)}")
+    findings = [Finding(**finding) for finding in record["findings"]]
+    why = "; ".join(str(finding) for finding in findings if finding.triggered)
+    said = f"unreadable: {record['error']}" if "error" in record else why
+    row = {**{column: record.get(column) for column in COLUMNS}, "why": why}
+    line = None if record["action"] == "allow" else f"{record['action']:7} {name}  {said}"
+    printed.show_one(COLUMNS, table=line, value=record, rows=[row])
 
 
 def _summarise(counts: Counter[str], total: int) -> None:

@@ -1,11 +1,14 @@
-"""How commands print: a table for people, JSON or CSV for programs."""
+"""How commands print: a table for people, JSON or CSV for programs, and for people what to do next."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any
 
@@ -20,34 +23,55 @@ class Format(str, Enum):
     csv = "csv"
 
 
-OutputFormat = Annotated[Format, typer.Option("--format", help="How to print.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+@dataclass(frozen=True)
+class Output:
+    """The options of every command that prints results, and the printing."""
+
+    output_format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.table
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False
+
+    @property
+    def format(self) -> Format:
+        """The format of `--format`, or JSON where `--json` stands."""
+        return Format.json if self.as_json else self.output_format
+
+    def show(self, *, table: object, value: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print one of the three forms of a result: a text, a value as JSON, or rows with their names as CSV."""
+        if self.format is Format.json:
+            print(_json(value, indent=2))
+        elif self.format is Format.csv:
+            print(_csv(dict.fromkeys(name for row in rows for name in row), rows, header=True))
+        else:
+            print(table)
+
+    def show_columns(self, columns: Sequence[str]) -> None:
+        """The first line of the CSV whose rows `show_one` prints."""
+        if self.format is Format.csv:
+            print(_csv(columns, [], header=True))
+
+    def show_one(
+        self, columns: Sequence[str], *, table: str | None, value: Any, rows: Iterable[Mapping[str, Any]]
+    ) -> None:
+        """One result of many, above a progress bar: a text or nothing, JSON on one line, or rows of CSV."""
+        from tqdm import tqdm
+
+        if self.format is Format.json:
+            tqdm.write(_json(value))
+        elif self.format is Format.csv:
+            tqdm.write(_csv(columns, rows))
+        elif table is not None:
+            tqdm.write(table)
+
+    def say_next(self, *command: object) -> None:
+        """What to type next, as `say_next`, after a table."""
+        if self.format is Format.table:
+            say_next(*command)
 
 
-def chosen_format(output_format: Format, as_json: bool) -> Format:
-    """The format of `--format`, or JSON where `--json` stands."""
-    return Format.json if as_json else output_format
-
-
-def show(output_format: Format, *, table: object, value: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print one of the three forms of a result: a text, a value as JSON, or rows with their names as CSV."""
-    if output_format is Format.json:
-        print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-    elif output_format is Format.csv:
-        print(csv_text(rows), end="")
-    else:
-        print(table)
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]], header: bool = True) -> str:
-    """Rows as CSV, with a first line of all their names in order of appearance."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def say_next(*command: object) -> None:
+    """What to type next, for people alone: nothing where the output goes into a file or another program."""
+    if sys.stdout.isatty():
+        print(f"next: {shlex.join(map(str, command))}")
 
 
 def flat(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,3 +83,16 @@ def flat(value: Mapping[str, Any]) -> dict[str, Any]:
         else:
             row[name] = " ".join(map(str, each)) if isinstance(each, (list, tuple)) else each
     return row
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+
+
+def _csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]], header: bool = False) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().rstrip("\n")

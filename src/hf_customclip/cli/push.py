@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from .options import takes_options
+from .output import Output
+
 HELP = """Publish a saved model, whole or not at all, and compare checksums.
 
 \b
@@ -14,9 +17,11 @@ HELP = """Publish a saved model, whole or not at all, and compare checksums.
 """
 
 
+@takes_options
 def push(
     folder: Annotated[Path, typer.Argument(help="A folder that training or save_pretrained wrote.")],
     repo: Annotated[str, typer.Argument(help="user/name on the Hub; created where missing.")],
+    printed: Output,
     private: Annotated[
         bool, typer.Option("--private", help="Nobody else may see the repository, if it is created.")
     ] = False,
@@ -34,4 +39,7 @@ def push(
     if folder.is_dir() and (license or not (folder / "README.md").exists()):
         write_model_card(folder, repo, license=license)
     result = push_folder(folder, repo, private=private or None, revision=revision, commit_message=message)
-    typer.echo(result.commit_url if result.is_new_commit else f"{repo} has this already: {result.commit_url}")
+    about = {"repo": repo, "commit_url": result.commit_url, "is_new_commit": result.is_new_commit}
+    said = "" if result.is_new_commit else f"{repo} has this already: "
+    printed.show(table=f"{said}{result.commit_url}", value=about, rows=[about])
+    printed.say_next("hf-customclip", "demo", repo, "--space", "my-space")

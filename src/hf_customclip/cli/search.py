@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import can_draw
+from .options import can_draw, takes_options
+from .output import Output, flat
 
 HELP = """Find images in an index by words, by an image, or by both.
 
@@ -26,8 +26,10 @@ HELP = """Find images in an index by words, by an image, or by both.
 CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(>=|<=|!=|=|>|<)\s*(.*?)\s*")
 
 
+@takes_options
 def search(
     directory: Annotated[str, typer.Argument(help="What `hf-customclip index` made.")],
+    printed: Output,
     words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     image: Annotated[Path | None, typer.Option(help="What to look for, as an image.")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many images.")] = 10,
@@ -44,7 +46,6 @@ def search(
     plot: Annotated[
         Path | None, typer.Option(callback=can_draw, help="Draw what was found, into this PNG file.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Load the index, embed the query, print."""
     if words is None and image is None:
@@ -59,15 +60,17 @@ def search(
 
     index = ImageIndex.load(directory, *(load_model(model) if model else ()))
     found = index.search(query, k, filter=sql_of(conditions, index.schema), exact=exact)
-    if as_json:
-        print(json.dumps([asdict(result) for result in found], indent=2, ensure_ascii=False, default=str))
-    else:
-        for result in found:
-            print(f"{result.score:.3f}  {result.path or result.id}")
+    rows = [asdict(result) for result in found]
+    printed.show(
+        table="\n".join(f"{result.score:.3f}  {result.path or result.id}" for result in found),
+        value=rows,
+        rows=[flat(row) for row in rows],
+    )
     if plot is not None:
         from ..search.figures import plot_results
 
         typer.echo(f"wrote {plot_results(index, query, found, plot)}", err=True)
+    printed.say_next("hf-customclip", "demo", model or "MODEL", "--index", directory)
 
 
 def _opened(file: Path) -> Any:

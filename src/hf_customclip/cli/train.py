@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .offline import stay_offline_if_unreachable
+from .output import say_next
 
 if TYPE_CHECKING:
     from ..training.config import TrainConfig
@@ -46,9 +47,7 @@ def train(
         ) from error
     if os.environ.get("RANK", "0") == "0":  # one of several processes says it
         folder = loaded.training.get("output_dir", "trainer_output")
-        typer.echo(
-            f"\nnext: hf-customclip index {folder} IMAGES INDEX to search images, hf-customclip push to publish"
-        )
+        say_next("hf-customclip", "index", folder, "IMAGES", "INDEX")
 
 
 def _needs_hub(config: TrainConfig) -> bool:

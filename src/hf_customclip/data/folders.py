@@ -24,6 +24,7 @@ IMAGE_SUFFIXES = frozenset(
         ".avif",
     )
 )
+DATA_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow", ".tar")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 
 

@@ -51,14 +51,14 @@ def format_retrieval_table(
     return f"{align(rows)}\n{rsum}{' (' + ', '.join(beside) + ')' if beside else ''}"
 
 
-def format_comparison_table(differences: Mapping[str, Difference]) -> str:
+def format_comparison_table(differences: Mapping[str, Difference], chance: Mapping[str, float]) -> str:
     """`paired_differences` as a table for the terminal; what is no luck at 95 % is marked with a star."""
-    rows = [["", "first", "second", "difference", "95 % interval", ""]]
+    rows = [["", "by chance", "first", "second", "difference", "95 % interval", ""]]
     for name, each in differences.items():
         way, _, metric = name.partition("_")
         label = f"{WAYS[way]} {_RETRIEVAL_COLUMNS[metric]}" if way in WAYS else f"{name} of 600"
         digits = 1 if name == "rsum" else 4
-        values = [f"{value:.{digits}f}" for value in (each.first, each.second)]
+        values = [f"{value:.{digits}f}" for value in (chance[name], each.first, each.second)]
         bounds = f"{each.low:+.{digits}f} to {each.high:+.{digits}f}"
         rows.append([label, *values, f"{each.difference:+.{digits}f}", bounds, "*" if each.is_clear else ""])
     clear = any(each.is_clear for each in differences.values())

@@ -179,7 +179,7 @@ def layer_groups(tower: nn.Module) -> list[list[nn.Module]]:
     stages), or such a list where there are several (a ResNet's four stages). What follows a layer, such as
     a last norm or a pooler, belongs to it. Each module stands for its own parameters, not its children's.
     """
-    lists = _outermost_lists(tower)
+    lists = outermost_lists(tower)
     if len(lists) == 1:
         ((name, only),) = lists
         starts = [f"{name}.{child}" for child, module in only.named_children() if _has_parameters(module)]
@@ -195,7 +195,8 @@ def layer_groups(tower: nn.Module) -> list[list[nn.Module]]:
     return groups
 
 
-def _outermost_lists(tower: nn.Module) -> list[tuple[str, nn.Module]]:
+def outermost_lists(tower: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The lists of layers (ModuleList, Sequential) with parameters that lie in no other, with their names."""
     lists: list[tuple[str, nn.Module]] = []
     for name, module in tower.named_modules():
         nested = any(name.startswith(outer + ".") for outer, _ in lists)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from .counts import Counts
 FOLDS = 10
 SEED = 0
 JUST_ABOVE = 1e-3  # how far above the highest negative, where no score lies higher
+HIGHEST, SAME = 1.0, 1e-5  # cosines end here, and so near to it two inputs are the same, up to rounding
+USEFUL = 0.5  # a precision below which most of what triggers is harmless
 Scores = Mapping[str, np.ndarray]  # for each part `[items]`, -inf where an item lacks the part
 
 
@@ -34,6 +36,7 @@ class CategoryCalibration:
         held_out: decisions by cross-validation, each item judged with thresholds chosen without its group.
         curve: `[steps, 3]`: false alarms allowed for each part, precision, recall; precision is NaN where
             nothing triggers.
+        notes: what a reader of the numbers must know, each a sentence.
     """
 
     category: str
@@ -41,6 +44,7 @@ class CategoryCalibration:
     seen: Counts
     held_out: Counts
     curve: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Calibration:
                 f"{each.category}: {positives} positive and {negatives} negative examples; {thresholds}",
                 f"  on these examples  {each.seen}",
                 f"  held out           {each.held_out}",
+                *(f"  {note}" for note in each.notes),
             ]
         lines += [f"{name}: no positive examples, threshold unchanged" for name in self.skipped]
         return "\n".join(lines)
@@ -86,6 +91,7 @@ class Calibration:
                 "thresholds": each.thresholds,
                 "seen": each.seen.to_dict(),
                 "held_out": each.held_out.to_dict(),
+                "notes": list(each.notes),
             }
             for each in self.categories
         }
@@ -125,7 +131,8 @@ def calibrate(
     Precision depends on how many of the items are unwanted: take examples as they come in real use.
 
     Args:
-        moderator: a `Moderator`; its policy's own thresholds only say which parts are judged.
+        moderator: a `Moderator`; its policy's own thresholds only say which parts are judged, and may be missing
+            (`Policy.from_file(file, calibrated=False)`).
         images, texts: as in `Moderator.check`, but as many as there are.
         labels: for each item the names of its categories; none for a harmless one.
         precision, recall: the wanted one, from 0 to 1; the other one then is made as high as it gets.
@@ -154,9 +161,9 @@ def calibrate(
     for category in categories:
         positive = np.array([category.name in names for names in labels])
         if positive.any():
-            done.append(
-                calibrate_category(category.name, scores[category.name], positive, target, value, folds)
-            )
+            usable, own = _without_own_examples(scores[category.name])
+            found = calibrate_category(category.name, usable, positive, target, value, folds)
+            done.append(replace(found, notes=(*own, *found.notes)))
         else:
             skipped.append(category.name)
     return Calibration(target, value, tuple(done), tuple(skipped))
@@ -195,13 +202,51 @@ def calibrate_category(
         )
     thresholds = _thresholds(scores, positive, allowed)
     triggered = _triggered(scores, thresholds)
-    return CategoryCalibration(
-        category=name,
-        thresholds=thresholds,
-        seen=_count(triggered, positive),
-        held_out=_count(_cross_validated(scores, positive, target, value, folds), positive),
-        curve=curve,
-    )
+    seen = _count(triggered, positive)
+    held_out = _count(_cross_validated(scores, positive, target, value, folds), positive)
+    notes = (*_notes_of_the_same(scores, positive, thresholds), *_notes_of_use(held_out))
+    return CategoryCalibration(name, thresholds, seen, held_out, curve, notes)
+
+
+def _without_own_examples(scores: Scores) -> tuple[Scores, list[str]]:
+    """Without the likeness of the policy's example images to themselves, and a sentence about them."""
+    own = np.flatnonzero(scores.get("example", np.empty(0)) > HIGHEST - SAME)
+    if not len(own):
+        return scores, []
+    others = scores["example"].copy()
+    others[own] = -np.inf
+    kept = {
+        part: values for part, values in {**scores, "example": others}.items() if np.isfinite(values).any()
+    }
+    rows = ", ".join(str(row + 1) for row in own[:5]) + (", …" if len(own) > 5 else "")
+    return kept, [
+        f"{len(own)} of these (row {rows}) are example images of the policy itself: that they are like themselves says "
+        "nothing, and is not counted"
+    ]
+
+
+def _notes_of_the_same(scores: Scores, positive: np.ndarray, thresholds: Mapping[str, float]) -> list[str]:
+    return [
+        f"{int((same & ~positive).sum())} harmless ones are a prompt or an example to the letter (cosine 1), and no "
+        f"threshold of {part!r} holds them back: is the label right?"
+        for part, values in scores.items()
+        if (same := values >= HIGHEST - SAME)[~positive].any() and thresholds[part] == HIGHEST
+    ]
+
+
+def _notes_of_use(held_out: Counts) -> list[str]:
+    """Whether thresholds are worth anything, by decisions on examples that they were not chosen on."""
+    triggered = held_out.true_positives + held_out.false_positives
+    if not held_out.true_positives:
+        return ["WARNING: held out, not one was found: these thresholds are of no use"]
+    if held_out.precision >= USEFUL:
+        return []
+    total = triggered + held_out.false_negatives + held_out.true_negatives
+    share = (held_out.true_positives + held_out.false_negatives) / total
+    return [
+        f"WARNING: of {triggered} that trigger, held out, {held_out.false_positives} are harmless (a precision of "
+        f"{held_out.precision:.2f}; by chance {share:.2f}): ask for less, or improve prompts and counter-prompts"
+    ]
 
 
 def _curve(scores: Scores, positive: np.ndarray) -> np.ndarray:
@@ -239,7 +284,7 @@ def _thresholds(scores: Scores, positive: np.ndarray, allowed: int) -> dict[str,
             continue
         barred = float(negatives[allowed])
         above = finite[finite > barred]
-        upper = float(above.min()) if len(above) else barred + 2 * JUST_ABOVE
+        upper = min(HIGHEST, float(above.min()) if len(above) else barred + 2 * JUST_ABOVE)
         middle = round((barred + upper) / 2, 6)
         thresholds[part] = middle if barred < middle <= upper else upper
     return thresholds

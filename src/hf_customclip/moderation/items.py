@@ -5,14 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..data.folders import is_image_name, list_folder
 
-COLUMNS = ("path", "text", "categories", "group")
+
+@dataclass(frozen=True)
+class ItemColumns:
+    """What the columns of a file are called: an image's path, a text, categories of labelled examples, a group."""
+
+    path: str = "path"
+    text: str = "text"
+    categories: str = "categories"
+    group: str = "group"
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,15 @@ class Item:
     group: str | None = None
 
 
-def read_items(source: str | Path) -> list[Item]:
+DEFAULT_COLUMNS = ItemColumns()
+
+
+def read_items(source: str | Path, columns: ItemColumns = DEFAULT_COLUMNS) -> list[Item]:
     """Items of a folder of images, of one image, or of a CSV or JSONL file.
 
     A file has the columns `path` (relative to the file) and/or `text`, and for labelled examples `categories`
-    (in JSONL a list, in CSV with semicolons between; empty for a harmless one) and, optionally, `group`.
+    (in JSONL a list, in CSV with semicolons between; empty for a harmless one) and, optionally, `group`; or others
+    in their places, as `columns` says.
 
     Raises:
         FileNotFoundError: there is no such source.
@@ -50,8 +62,8 @@ def read_items(source: str | Path) -> list[Item]:
     elif is_image_name(source.name):
         items = [Item(str(source))]
     elif source.suffix.lower() in (".jsonl", ".csv"):
-        rows = _json_rows(source) if source.suffix.lower() == ".jsonl" else _csv_rows(source)
-        items = [_item(row, source.parent, f"{source}, line {line}") for line, row in rows]
+        rows = _json_rows(source) if source.suffix.lower() == ".jsonl" else _csv_rows(source, columns)
+        items = [_item(row, columns, source.parent, f"{source}, line {line}") for line, row in rows]
     else:
         raise ValueError(f"'{source}' is neither a folder, nor an image, nor a .csv or .jsonl file.")
     if not items:
@@ -70,26 +82,30 @@ def _json_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise ValueError(f"{file}, line {number}: this is not JSON ({error}).") from None
             if not isinstance(row, dict):
                 raise ValueError(
-                    f"{file}, line {number}: here must stand an object with {', '.join(COLUMNS)}."
+                    f"{file}, line {number}: here must stand an object with path, text, categories, group."
                 )
             yield number, row
 
 
-def _csv_rows(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _csv_rows(file: Path, columns: ItemColumns) -> Iterator[tuple[int, dict[str, Any]]]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines)
         for row in reader:
-            names = row.get("categories") or ""
-            yield reader.line_num, {**row, "categories": [n.strip() for n in names.split(";") if n.strip()]}
+            names = [name.strip() for name in (row.get(columns.categories) or "").split(";")]
+            yield reader.line_num, {**row, columns.categories: [name for name in names if name]}
 
 
-def _item(row: dict[str, Any], folder: Path, where: str) -> Item:
-    path, text, categories = row.get("path"), row.get("text"), row.get("categories") or []
+def _item(row: Mapping[str, Any], columns: ItemColumns, folder: Path, where: str) -> Item:
+    path, text, categories = (row.get(name) for name in (columns.path, columns.text, columns.categories))
     if not any(isinstance(value, str) and value.strip() for value in (path, text)):
-        raise ValueError(f"{where}: there is neither a 'path' nor a 'text' to check.")
+        raise ValueError(
+            f"{where}: there is neither a {columns.path!r} nor a {columns.text!r} to check; there are "
+            f"{', '.join(name for name in row if row[name])}."
+        )
+    categories = categories or []
     if not isinstance(categories, list) or not all(isinstance(name, str) for name in categories):
-        raise ValueError(f"{where}: 'categories' must be a list of category names.")
-    group = row.get("group")
+        raise ValueError(f"{where}: {columns.categories!r} must be a list of category names.")
+    group = row.get(columns.group)
     return Item(
         path=str(folder / path) if path else None,
         text=text or None,

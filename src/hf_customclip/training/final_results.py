@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..data.images import decode_image, to_rgb
 from ..evaluation.embedded_dataset import EmbeddedDataset, embed_dataset
 from ..evaluation.intervals import bootstrap_intervals
 from ..evaluation.languages import chance_by_language, format_language_table
+from ..evaluation.low_recall import notes_of_chance, notes_of_shared_captions, notes_of_start
 from ..evaluation.reports import format_retrieval_table, languages_of
 from ..evaluation.retrieval import ranks_both_ways
 from ..hub.model_card import RESULTS_FILE
@@ -23,7 +24,10 @@ PREFIXES = {"validation": "eval", "test": "test"}
 
 
 def report_saved_model(
-    folder: Path, splits: Mapping[str, Dataset], trained_languages: list[str]
+    folder: Path,
+    splits: Mapping[str, Dataset],
+    trained_languages: list[str],
+    log_history: Sequence[Mapping[str, float]],
 ) -> dict[str, float]:
     """Measure the folder's model on the splits held out, print the test split's numbers, else the validation's.
 
@@ -44,6 +48,8 @@ def report_saved_model(
         "never trained on:"
     )
     _print_tables(results[-1], trained_languages)
+    for note in _notes(results, held_out[last], log_history):
+        print(f"\n{note}")
     _show_pipeline(folder, held_out[last])
     _draw(folder / "retrieval.png", embedded[last], held_out[last])
     return {
@@ -71,6 +77,18 @@ def _print_tables(result: dict[str, Any], trained_languages: list[str]) -> None:
     if languages_of(result["metrics"]):
         table = format_language_table(result["metrics"], trained_languages)
         print(f"\nEach language alone; above is their mean:\n{table}")
+
+
+def _notes(
+    results: list[dict[str, Any]], dataset: Dataset, log_history: Sequence[Mapping[str, float]]
+) -> list[str]:
+    """What is amiss with the numbers of the last split; beside those before the first step, of the validation split."""
+    last = results[-1]
+    notes = notes_of_chance(last["metrics"], last["chance"], last["intervals"])
+    start = [entry["eval_rsum"] for entry in log_history if entry["step"] == 0 and "eval_rsum" in entry]
+    if start and results[0]["split"] == "validation":
+        notes += notes_of_start(results[0]["metrics"]["rsum"], start[0])
+    return notes + notes_of_shared_captions(dataset)
 
 
 def _show_pipeline(folder: Path, dataset: Dataset) -> None:

@@ -85,7 +85,8 @@ class ProgressTable(TrainerCallback):
     ) -> None:
         """The line of an evaluation."""
         if self.is_training and metrics is not None:
-            self._print(state, metrics, star=self._is_best(args, metrics))
+            # No checkpoint is saved before the first step, so that one cannot be the best.
+            self._print(state, metrics, star=state.global_step > 0 and self._is_best(args, metrics))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -17,14 +17,13 @@ from ..evaluation.overlap import write_training_record
 from ..features.shard_dataset import FeatureShards
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE
-from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
 from .callbacks import ChanceLossCallback, OverfittingCallback
 from .checks import check_processor_options, check_sections, check_splits, prepare_output_folder
 from .config import TrainConfig
 from .final_results import report_saved_model
 from .progress_table import show_progress_table
-from .recipe import with_measured_heads
+from .recipe import create_model
 from .trainer import CustomClipTrainer
 from .training_args import CustomClipTrainingArguments
 
@@ -49,7 +48,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     processor = build_processor(config)
     check_processor_options(processor.image_processor, config.processor)
     trainer = CustomClipTrainer(
-        model=build_model(config.model),
+        model=create_model(**config.model),
         args=args,
         train_dataset=splits["train"],
         eval_dataset=splits.get("validation"),
@@ -78,7 +77,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
             write_training_record(
                 str(folder), splits["train"], str(data["source"]), options, found.split_rule
             )
-        metrics |= report_saved_model(folder, splits, list(found.languages))
+        metrics |= report_saved_model(folder, splits, list(found.languages), trainer.state.log_history)
         trainer.save_metrics("all", metrics)
     if args.push_to_hub:
         trainer.push_to_hub()
@@ -95,11 +94,6 @@ def _load_splits(data: dict[str, Any]) -> tuple[dict[str, Any], DataReport]:
         measured, _ = load_with_report(**{**data, "languages": eval_languages})
         splits = {**measured, "train": splits["train"]}
     return splits, report
-
-
-def build_model(model: dict[str, Any]) -> CustomClipModel:
-    """The towers and new heads that a configuration's section `model` describes."""
-    return CustomClipModel.from_vision_text_pretrained(**with_measured_heads(model["text"], model))
 
 
 def build_processor(config: TrainConfig) -> CustomClipProcessor:
