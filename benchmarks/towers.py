@@ -31,7 +31,7 @@ from PIL import Image
 from tiny_towers import SMALL, all_families, kinds, tiny_config, tiny_configs, write_tower
 
 from hf_customclip import CustomClipModel, CustomClipProcessor
-from hf_customclip.export import ExportError, export_encoder
+from hf_customclip.export import ExportError, export_onnx
 from hf_customclip.modeling.contract_custom_clip import probe_inputs
 from hf_customclip.modeling.joining_custom_clip import first_line
 from hf_customclip.modeling.towers_custom_clip import image_input_shape
@@ -141,7 +141,7 @@ def _try_tower(kind: str, family: str, config: Any, scratch: Scratch, onnx: bool
         )  # fmt: skip
         task(Image.effect_noise((40, 30), 60).convert("RGB"), candidate_labels=["a b", "c"])
         if onnx:
-            result.onnx = _onnx(kind, model, processor, folder)
+            result.onnx = _onnx(model, processor, folder)
         scratch.saved[folder / "joined"] = result
     except Refused as refused:
         result.outcome, result.note = "refused", str(refused)
@@ -185,9 +185,9 @@ def _processor(model: Any) -> Any:
     return CustomClipProcessor(tr.CLIPImageProcessor(size=size, crop_size=size), tokenizer)
 
 
-def _onnx(kind: str, model: Any, processor: Any, folder: Path) -> str:
+def _onnx(model: Any, processor: Any, folder: Path) -> str:
     try:
-        export_encoder(model, processor, kind, folder / f"{kind}.onnx")
+        export_onnx(model, processor, folder / "onnx")
     except ExportError:
         return "no ONNX"
     return "ONNX"
