@@ -25,6 +25,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,11 @@ def in_memory(shards: FeatureShards, count: int) -> TrainingDataset:
     return TrainingDataset(rows, CaptionTable(rows), image, text, batch_of="pairs")
 
 
-def train_epoch(pairs: Any) -> tuple[int, float]:
-    """Pairs shown in an epoch of head training, and seconds."""
+def train_epoch(pairs: Any) -> int:
+    """Pairs shown in an epoch of head training."""
     heads = [MlpProjection(width, 512, 0.5) for width in WIDTHS.values()]
     optimizer = torch.optim.Adam([p for head in heads for p in head.parameters()], 1e-3)
-    begun, shown = time.perf_counter(), 0
+    shown = 0
     for numbers in pairs.batch_sampler(BATCH):
         batch = pairs.__getitems__(numbers)
         embeds = [
@@ -92,28 +93,32 @@ def train_epoch(pairs: Any) -> tuple[int, float]:
         loss.backward()
         optimizer.step()
         shown += len(numbers)
-    return shown, time.perf_counter() - begun
+    return shown
 
 
-def read_epoch(pairs: Any) -> tuple[int, float]:
-    """Pairs read in an epoch without training, and seconds."""
-    begun, shown = time.perf_counter(), 0
+def read_epoch(pairs: Any) -> int:
+    """Pairs read in an epoch without training."""
+    shown = 0
     for numbers in pairs.batch_sampler(BATCH):
         shown += len(pairs.__getitems__(numbers)["image_ids"])
-    return shown, time.perf_counter() - begun
+    return shown
+
+
+def rates(epoch: Callable[[Any], int], pairs: Any) -> str:
+    """Pairs a second on the wall, and a second of CPU, which other jobs on the machine change little."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    shown = epoch(pairs)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return f"{shown / wall:,.0f} ({shown / cpu:,.0f})"
 
 
 def measure(way: str, address: str, count: int) -> None:
     """One line of the table."""
     shards = FeatureShards(address)
     pairs: Any = in_memory(shards, count) if way == "in memory" else shards
-    read, reading = read_epoch(pairs)
-    shown, training = train_epoch(pairs)
+    read, trained = rates(read_epoch, pairs), rates(train_epoch, pairs)
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"| {way} | {shown:,} | {read / reading:,.0f} | {shown / training:,.0f} | {megabytes:,.0f} |",
-        flush=True,
-    )
+    print(f"| {way} | {len(pairs):,} | {read} | {trained} | {megabytes:,.0f} |", flush=True)
 
 
 def draw_images(source: Path, folder: Path, count: int, tars: int) -> None:
@@ -190,7 +195,8 @@ def compare_training(args: argparse.Namespace) -> None:
         size = sum(file.stat().st_size for file in Path(folder).iterdir()) / 1e9
         print(f"{args.pairs:,} pairs in {args.shards} shards, {size:.2f} GB, on {os.cpu_count()} cores\n")
         print(
-            "| path | pairs | read, pairs/s | trained, pairs/s | largest memory, MB |\n|---|---:|---:|---:|---:|",
+            "| path | pairs | read, pairs/s (a second of CPU) | trained, pairs/s (a second of CPU) | "
+            "largest memory, MB |\n|---|---:|---:|---:|---:|",
             flush=True,
         )
         for way in ("in memory", "shards"):

@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-READ_ONLY = {"console", "text", "mermaid", "json"}
+READ_ONLY = {"console", "text", "json"}
 NEEDS_HUB = {"publishing.md"}
 
 

@@ -23,6 +23,7 @@ from . import (
     moderate,
     push,
     search,
+    serve,
     train,
 )
 
@@ -49,6 +50,7 @@ app.command("push", help=push.HELP)(push.push)
 app.command("demo", help=demo.HELP)(demo.demo)
 app.command("info", help=info.HELP)(info.info)
 app.command("export", help=export.HELP)(export.export)
+app.command("serve", help=serve.HELP)(serve.serve)
 
 
 def _print_version(wanted: bool) -> None:

@@ -86,6 +86,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
     supports_gradient_checkpointing = True
     # The loss is a mean over the batch: Trainer must scale it for accumulation itself.
     accepts_loss_kwargs = False
+    # For device_map="auto": what adds an input to its own output has to lie on one device. Towers add their own.
+    _no_split_modules = ["MlpProjection", "TorchvisionBackboneModel", "TimmWrapperModel"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
 

@@ -65,7 +65,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     if found.languages:
         description = dataclasses.replace(description, languages=tuple(found.languages))
     trainer.publisher.data_description = description
-    metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
+    metrics: dict[str, float] = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():

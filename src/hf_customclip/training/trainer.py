@@ -172,7 +172,7 @@ class CustomClipTrainer(Trainer):
 
     # ---- Data ----
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of images with their chosen captions, or of pairs without duplicates; this process's share."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
@@ -195,7 +195,7 @@ class CustomClipTrainer(Trainer):
             ),
         )
 
-    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader[Any]:
         """Images with all their captions, this process's share of them in order."""
         known: Any = self.eval_dataset
         if eval_dataset is None and known is None:
@@ -207,11 +207,11 @@ class CustomClipTrainer(Trainer):
         share = np.array_split(np.arange(len(items)), self.args.world_size)[self.args.process_index]
         return self._loader(items, sampler=share.tolist(), batch_size=self.args.eval_batch_size)
 
-    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader[Any]:
         """As `get_eval_dataloader`."""
         return self.get_eval_dataloader(test_dataset)
 
-    def num_examples(self, dataloader: DataLoader) -> int:
+    def num_examples(self, dataloader: DataLoader[Any]) -> int:
         """Images or pairs that an epoch shows, or images that are evaluated."""
         sampler = dataloader.batch_sampler
         shown = getattr(sampler, "num_images", getattr(sampler, "num_pairs", None))
@@ -219,7 +219,7 @@ class CustomClipTrainer(Trainer):
 
     def _loader(
         self, dataset: TrainingDataset | FeatureShards | RetrievalDataset, **options: Any
-    ) -> DataLoader:
+    ) -> DataLoader[Any]:
         if not dataset.is_cached:  # cached features lie in memory, where workers would only copy them
             options |= {
                 "num_workers": self.args.dataloader_num_workers,
@@ -229,9 +229,10 @@ class CustomClipTrainer(Trainer):
             }
         loader = DataLoader(dataset, collate_fn=self.data_collator, **options)
         # The samplers have dealt out the shares; accelerate would even them out with images shown twice.
-        return prepare_data_loader(
+        prepared: DataLoader[Any] = prepare_data_loader(
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
+        return prepared
 
     def _training_data(self) -> TrainingDataset | FeatureShards:
         assert self.train_dataset is not None
@@ -299,7 +300,7 @@ class CustomClipTrainer(Trainer):
 
     def evaluation_loop(
         self,
-        dataloader: DataLoader,
+        dataloader: DataLoader[Any],
         description: str,
         prediction_loss_only: bool | None = None,
         ignore_keys: list[str] | None = None,
@@ -313,7 +314,7 @@ class CustomClipTrainer(Trainer):
         with self._shown_weights():
             return self._evaluation(dataloader, metric_key_prefix)
 
-    def _evaluation(self, dataloader: DataLoader, metric_key_prefix: str) -> EvalLoopOutput:
+    def _evaluation(self, dataloader: DataLoader[Any], metric_key_prefix: str) -> EvalLoopOutput:
         self.model.eval()
         self.callback_handler.eval_dataloader = dataloader
         parts: dict[str, list[torch.Tensor]] = {}
