@@ -84,7 +84,7 @@ def test_the_readme_runs(shop, hub):
             parts.append(code)
         elif language == "bash":
             code = SERVES.sub(
-                r"{ timeout 15 \1 || [ $? = 124 ]; }", code
+                r"{ timeout 15 \1 || [ $? = 124 ]; } ", code
             )  # a page is served until it is stopped
             parts.append(f'subprocess.run(["bash", "-euxo", "pipefail", "-c", {code!r}], check=True)')
         else:
