@@ -313,7 +313,11 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             raise ValueError(
                 f"pixel_values must be floating-point, as the processor makes them, got {pixel_values.dtype}"
             )
-        return self._run("vision", pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
+        pixels = pixel_values.to(self.vision_model.dtype)
+        outputs, feature = self._run("vision", pixel_values=pixels, **kwargs)
+        if self.config.average_mirrored:
+            feature = (feature + self._run("vision", pixel_values=pixels.flip(-1), **kwargs)[1]) / 2
+        return outputs, feature
 
     def _run_text_tower(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
