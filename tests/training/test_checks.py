@@ -50,6 +50,7 @@ def config(model=(), data=(), training=()):
         ("model", "projection_dims", 1, r"model\.projection_dims is not known.*projection_dim"),
         ("model", "projection_dim", "wide", r"projection_dim must be a whole number"),
         ("model", "projection_type", "mpl", r"projection_type.*mlp.*mpl"),
+        ("model", "vision_feature_layers", [1.5], r"vision_feature_layers must be a list.*1\.5"),
     ],
 )
 def test_a_wrong_name_or_value_is_said_with_near_matches(section, name, value, said):
@@ -68,6 +69,8 @@ def test_values_are_read_as_they_are_meant():
     checked = check_sections(config(training=given)).training
     assert checked["max_steps"] == 1000 and isinstance(checked["max_steps"], int)
     assert checked == given | {"eval_strategy": "no"}
+    layers = {"vision_feature_layers": ["layer2", "layer3"], "text_feature_layers": [2, 3]}
+    assert layers.items() <= check_sections(config(model=layers)).model.items()
 
 
 @pytest.mark.parametrize("value", ["./data/imges", "/no/such/imges", "data/a/b", "../imges"])
