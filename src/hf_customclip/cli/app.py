@@ -23,6 +23,7 @@ from . import (
     moderate,
     push,
     search,
+    towers,
     train,
 )
 
@@ -47,6 +48,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.command("push", help=push.HELP)(push.push)
 app.command("demo", help=demo.HELP)(demo.demo)
+app.command("towers", help=towers.HELP)(towers.towers)
 app.command("info", help=info.HELP)(info.info)
 app.command("export", help=export.HELP)(export.export)
 
