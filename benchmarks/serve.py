@@ -138,7 +138,7 @@ def main() -> None:
     rows: dict[str, Callable[[], list[Case]]] = {
         "a text each": lambda: take(of_texts),
         "an image each": lambda: take(of_images),
-        "texts among malformed and oversized requests": lambda: take(mixed),
+        "texts among malformed and oversized requests": lambda: take(mixed)[: given.requests // 4],
     }
     print(
         "| requests | a second | p50 | p99 | refused | wrong | peak memory |\n|---|---:|---:|---:|---:|---:|---:|"

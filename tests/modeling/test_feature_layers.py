@@ -1,6 +1,7 @@
 """Pins: layers numbered or named in the configuration are averaged over positions, padding left out, and laid beside
-the pooled output, each part of unit length, for transformers' and timm's towers; the model saves and loads bit
-for bit, trains on cached features, and says what a tower does not have."""
+the pooled output, each part of unit length, for transformers', timm's and torchvision's towers; the model saves and
+loads bit for bit, trains on cached features, and says what a tower does not have. An image's feature may be averaged
+with its mirror image's."""
 
 import pytest
 import torch
@@ -100,6 +101,23 @@ def test_round_trip(tmp_path):
     with torch.no_grad():
         one, other = model(**inputs), again(**inputs)
     assert torch.equal(one.logits_per_image, other.logits_per_image)
+
+
+def test_an_image_and_its_mirror_image_averaged(tmp_path):
+    plain, averaged = (
+        tiny_model(vision_feature_layers=[0], average_mirrored=mirrored) for mirrored in (False, True)
+    )
+    with torch.no_grad():
+        expected = (plain.pool_image(PIXELS) + plain.pool_image(PIXELS.flip(3))) / 2
+        torch.testing.assert_close(averaged.pool_image(PIXELS), expected)
+        averaged.save_pretrained(tmp_path)
+        again = tr.AutoModel.from_pretrained(tmp_path).eval()
+        embeds = again(pixel_values=PIXELS).image_embeds
+    # By every route, and one embedding for both images.
+    torch.testing.assert_close(again(image_features=expected).image_embeds, embeds)
+    torch.testing.assert_close(again(pixel_values=PIXELS.flip(3)).image_embeds, embeds)
+    features = again.get_image_features(PIXELS).pooler_output
+    torch.testing.assert_close(torch.nn.functional.normalize(features, dim=1), embeds)
 
 
 def test_cached_features_train_the_same(tmp_path):

@@ -112,6 +112,15 @@ def test_wrong_requests_are_answered(address: str, name: str) -> None:
     np.testing.assert_allclose(right, expected()[0], atol=1e-5)
 
 
+def test_many_large_images_are_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_customclip.hub.handler.MAX_PIXELS_IN_ALL", 3 * 1000)
+    large = encoded(Image.new("L", (50, 40)))
+    for count, status in ((1, 200), (2, 400)):
+        answer = httpx.post(f"{address}/v1/embeddings", json={"input": [{"image": large}] * count})
+        assert answer.status_code == status, answer.text
+    assert "3,000 pixels in all" in answer.json()["error"]["message"]
+
+
 def test_slow_and_waiting_requests_are_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "BODY_SECONDS", 0.2)
 

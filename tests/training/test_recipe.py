@@ -15,7 +15,7 @@ def made(text, **options):
 
 def test_the_recipe_where_nothing_is_said(tmp_path, caplog):
     config = made(tiny_text_tower("bert", tmp_path)).config
-    assert config.standardize_features and config.feature_dropout == 0.5
+    assert config.standardize_features and config.average_mirrored and config.feature_dropout == 0.5
     assert config.vision_feature_layers and config.text_feature_layers == [0, 1]
     assert config.vision_feature_poolings == ["max"] and config.text_feature_poolings == ["max", "cls"]
     assert config.text_pooling == "mean" and "text_pooling='mean'" in caplog.text

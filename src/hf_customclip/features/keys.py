@@ -30,6 +30,7 @@ def vision_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, s
     return {
         "config": digest_of_json(_content(model.config.vision_config.to_dict())),
         "pooling": _feature_parts(model.config, "vision"),
+        "mirrored": str(model.config.average_mirrored),
         "processing": digest_of_json([type(processor).__name__, _content(processor.to_dict())]),
         "code": code_digest(Path(inspect.getfile(type(model).pool_image)).parent),
         "versions": _versions(torch, torchvision, transformers, PIL),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -24,7 +25,7 @@ from transformers import AutoModel, AutoProcessor
 
 MAX_INPUTS = 256  # of images, texts or labels in one request
 MAX_IMAGE_BYTES = 20 * 2**20
-MAX_PIXELS = 50_000_000
+MAX_PIXELS, MAX_PIXELS_IN_ALL = 50_000_000, 500_000_000
 BATCH_SIZE = 32
 
 
@@ -90,8 +91,7 @@ class EndpointHandler:
     def embed_images(self, images: list[Any]) -> torch.Tensor:
         """`[images, d]`, L2-normalised."""
         # Opened and prepared one by one: as many large ones as a request may hold would not fit in memory.
-        opened = (_image(image, number) for number, image in enumerate(images))
-        pixels = (self.processor(images=[o], return_tensors="pt")["pixel_values"] for o in opened)
+        pixels = (self.processor(images=[o], return_tensors="pt")["pixel_values"] for o in _opened(images))
         batches = iter(lambda: list(islice(pixels, BATCH_SIZE)), [])
         return torch.cat([self._embed("image", {"pixel_values": torch.cat(batch)}) for batch in batches])
 
@@ -131,6 +131,16 @@ def _limited(values: list[Any], name: str) -> list[Any]:
     if len(values) > MAX_INPUTS:
         raise ValueError(f"'{name}' holds {len(values)} items; at most {MAX_INPUTS} may come in one request.")
     return values
+
+
+def _opened(images: list[Any]) -> Iterator[Image.Image]:
+    total = 0
+    for number, value in enumerate(images):
+        image = _image(value, number)
+        total += image.width * image.height
+        if total > MAX_PIXELS_IN_ALL:
+            raise ValueError(f"The images have over {MAX_PIXELS_IN_ALL:,} pixels in all.")
+        yield image
 
 
 def _image(value: Any, number: int) -> Image.Image:

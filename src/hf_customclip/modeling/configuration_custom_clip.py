@@ -74,6 +74,7 @@ class CustomClipConfig(PretrainedConfig):
         vision_feature_poolings, text_feature_poolings: further poolings laid beside, of the last hidden state or of
             the last named layer: "max" (the maximum over positions) and "cls" (the first position). "auto": both,
             where they tell anything new.
+        average_mirrored: the image's feature is the mean of its own and its mirror image's, at twice the cost.
         feature_dropout: which share of the features' numbers is dropped in training, before the head.
         standardize_features: the heads begin with a fixed affine layer that gives every number of a feature mean 0
             and variance 1 over the training data; `CustomClipTrainer` sets it from the cached features.
@@ -110,6 +111,7 @@ class CustomClipConfig(PretrainedConfig):
     text_feature_layers: list[int | str] | str | None = None
     vision_feature_poolings: list[str] | str | None = None
     text_feature_poolings: list[str] | str | None = None
+    average_mirrored: bool = False
     feature_dropout: float = 0.0
     standardize_features: bool = False
     vision_embed_dim: int | None = None

@@ -23,6 +23,7 @@ MEASURED_HEADS: dict[str, Any] = {
     "text_feature_layers": "auto",
     "vision_feature_poolings": "auto",
     "text_feature_poolings": "auto",
+    "average_mirrored": True,
     "standardize_features": True,
     "feature_dropout": 0.5,
 }
