@@ -1,6 +1,10 @@
 """Kill training runs with SIGKILL, resume them, and compare with the run that was never killed, bit for bit.
 
 python benchmarks/kill_and_resume.py --kills 20 --processes 1 2
+python benchmarks/kill_and_resume.py --kills 10 --processes 1 2 --data shards
+
+With `--data shards` it is the extraction of feature shards that is killed, at any moment of it, and then the training
+of heads on them.
 
 Each kill comes in a step drawn at random from all steps but the first and the last; every other one waits for
 that step's checkpoint and comes in the middle of its writing. A kill that meets no living process, or no half-written
@@ -21,7 +25,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,6 +39,9 @@ from tiny import tiny_dataset, tiny_model, tiny_processor  # noqa: E402
 from transformers import TrainerCallback, logging  # noqa: E402
 
 from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments  # noqa: E402
+from hf_customclip.features.shard_dataset import FeatureShards  # noqa: E402
+from hf_customclip.features.shard_extraction import extract_features  # noqa: E402
+from hf_customclip.features.shard_folder import MANIFEST  # noqa: E402
 from hf_customclip.training.checkpoints import UNFINISHED  # noqa: E402
 
 FINAL, LOG, STEPS = "final.safetensors", "losses.json", "steps"
@@ -54,11 +62,22 @@ class CountSteps(TrainerCallback):
                 file.write(b".")
 
 
-def train(folder: Path, epochs: int) -> None:
+def extract(folder: Path) -> None:
+    """This process's share of the shards that are not there yet."""
+    rank, processes = (
+        int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
+    )
+    stream = DATA.to_iterable_dataset(num_shards=12)
+    share = {"process_index": rank, "num_processes": processes}
+    extract_features(tiny_model(), PROCESSOR, stream, str(folder), **share, show_progress=False)
+
+
+def train(folder: Path, epochs: int, shards: Path | None) -> None:
     """Train, from the newest checkpoint on if there is one, and save the weights and the log."""
-    model = tiny_model()
-    model.unfreeze("text", last_groups=1)
-    model.unfreeze("vision", last_groups=1)
+    model = tiny_model(projection_dropout=0.5)
+    if shards is None:
+        model.unfreeze("text", last_groups=1)
+        model.unfreeze("vision", last_groups=1)
     args = CustomClipTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
@@ -75,7 +94,8 @@ def train(folder: Path, epochs: int) -> None:
         disable_tqdm=True,
     )
     counting = CountSteps(folder / STEPS)
-    trainer = CustomClipTrainer(model, args, None, DATA, None, PROCESSOR, callbacks=[counting])
+    data = DATA if shards is None else FeatureShards(str(shards))
+    trainer = CustomClipTrainer(model, args, None, data, None, PROCESSOR, callbacks=[counting])
     trainer.train(resume_from_checkpoint=True)
     if trainer.is_world_process_zero():
         log = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -84,16 +104,16 @@ def train(folder: Path, epochs: int) -> None:
         os.replace(folder / f"{FINAL}.part", folder / FINAL)
 
 
-def start(folder: Path, processes: int, epochs: int) -> list[int]:
-    """The run in forked processes; their ids. Forking spares the many seconds that imports take."""
+def start(folder: Path, processes: int, work: Callable[[], None]) -> list[int]:
+    """The work in forked processes; their ids. Forking spares the many seconds that imports take."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(exist_ok=True)
-    return [_fork(folder, epochs, rank, processes, port) for rank in range(processes)]
+    return [_fork(work, rank, processes, port) for rank in range(processes)]
 
 
-def _fork(folder: Path, epochs: int, rank: int, processes: int, port: int) -> int:
+def _fork(work: Callable[[], None], rank: int, processes: int, port: int) -> int:
     if child := os.fork():
         return child
     code = 1
@@ -103,7 +123,7 @@ def _fork(folder: Path, epochs: int, rank: int, processes: int, port: int) -> in
             values = (rank, rank, processes, processes, "127.0.0.1", port)
             os.environ |= dict(zip(names, map(str, values), strict=True))
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        train(folder, epochs)
+        work()
         code = 0
     except BaseException:
         import traceback
@@ -178,8 +198,13 @@ class Run:
     folder: Path
     processes: int
     epochs: int
-    steps: int
-    seconds: float
+    shards: Path | None
+    steps: int = 0
+    seconds: float = 0.0
+
+    def start(self, folder: Path) -> list[int]:
+        """The same run in another folder."""
+        return start(folder, self.processes, partial(train, folder, self.epochs, self.shards))
 
 
 def killed_run(base: Path, number: int, run: Run, chance: random.Random) -> tuple[Path, int]:
@@ -187,7 +212,7 @@ def killed_run(base: Path, number: int, run: Run, chance: random.Random) -> tupl
     while True:
         folder = Path(tempfile.mkdtemp(dir=base))
         step = chance.randrange(2, run.steps)
-        children = start(folder, run.processes, run.epochs)
+        children = run.start(folder)
         if number % 2:
             step = max(SAVE_STEPS, step // SAVE_STEPS * SAVE_STEPS)
             counts = kill_while_writing(folder, children, step, chance)
@@ -205,7 +230,7 @@ def kill_and_compare(base: Path, run: Run, kills: int, chance: random.Random) ->
     for number in range(kills):
         folder, step = killed_run(base, number, run, chance)
         half, resumed_from = half_written(folder), newest(folder)
-        finish(start(folder, run.processes, run.epochs))
+        finish(run.start(folder))
         weights, losses = same(run.folder, folder)
         identical += weights and losses
         cells = (number + 1, "writing" if number % 2 else "any moment", step, half or "-", resumed_from)
@@ -216,15 +241,40 @@ def kill_and_compare(base: Path, run: Run, kills: int, chance: random.Random) ->
     return identical
 
 
-def uninterrupted(base: Path, processes: int, epochs: int) -> Run:
+def uninterrupted(base: Path, processes: int, epochs: int, shards: Path | None) -> Run:
     """The run that is never killed, and how long it takes from its first step on."""
     folder = base / f"whole-{processes}"
-    children = start(folder, processes, epochs)
+    run = Run(folder, processes, epochs, shards)
+    children = run.start(folder)
     wait_for(lambda: begun(folder) > 0, folder)
     began = time.monotonic()
     finish(children)
     steps = len(json.loads((folder / LOG).read_text()))
-    return Run(folder, processes, epochs, steps, time.monotonic() - began)
+    return replace(run, steps=steps, seconds=time.monotonic() - began)
+
+
+def kill_extractions(base: Path, processes: int, kills: int, chance: random.Random) -> tuple[Path, int]:
+    """The shards of an extraction that is never killed, and how many killed and resumed ones have the same bytes."""
+    whole = base / f"shards-{processes}"
+    began = time.monotonic()
+    finish(start(whole, processes, partial(extract, whole)))
+    seconds, identical, done = time.monotonic() - began, 0, []
+    while len(done) < kills:
+        folder = Path(tempfile.mkdtemp(dir=base))
+        children = start(folder, processes, partial(extract, folder))
+        time.sleep(chance.uniform(0, seconds))
+        if not kill(children):
+            continue
+        done.append(len(list(folder.glob("*.safetensors"))))
+        finish(start(folder, processes, partial(extract, folder)))
+        names = [MANIFEST, *sorted(path.name for path in whole.glob("*.safetensors"))]
+        identical += all((folder / name).read_bytes() == (whole / name).read_bytes() for name in names)
+        shutil.rmtree(folder)
+    print(
+        f"{processes} process(es) extract 12 shards in {seconds:.1f} s; killed when so many were there: {done}"
+    )
+    print(f"\n{identical} of {kills} identical\n", flush=True)
+    return whole, identical
 
 
 def main() -> None:
@@ -233,6 +283,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, nargs="+", default=[1])
     parser.add_argument("--epochs", type=int, default=6, help="of 4 steps each")
+    parser.add_argument("--data", choices=["images", "shards"], default="images")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -242,13 +293,18 @@ def main() -> None:
     chance, identical = random.Random(options.seed), 0
     with tempfile.TemporaryDirectory() as name:
         for processes in options.processes:
-            run = uninterrupted(Path(name), processes, options.epochs)
+            shards = None
+            if options.data == "shards":
+                shards, right = kill_extractions(Path(name), processes, options.kills, chance)
+                identical += right
+            run = uninterrupted(Path(name), processes, options.epochs, shards)
             print(
                 f"{processes} process(es), {run.steps} steps in {run.seconds:.1f} s, a checkpoint every "
                 f"{SAVE_STEPS}\n"
             )
             identical += kill_and_compare(Path(name), run, options.kills, chance)
-    sys.exit(identical != options.kills * len(options.processes))
+    tables = 2 if options.data == "shards" else 1
+    sys.exit(identical != tables * options.kills * len(options.processes))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .modeling.processing_custom_clip import CustomClipProcessor as CustomClipProcessor
     from .moderation.moderator import Moderator as Moderator
     from .search.index import ImageIndex as ImageIndex
+    from .training.recipe import create_model as create_model
     from .training.trainer import CustomClipTrainer as CustomClipTrainer
     from .training.training_args import CustomClipTrainingArguments as CustomClipTrainingArguments
 
@@ -31,6 +32,7 @@ _MODULE_OF = {
     "CustomClipProcessor": "modeling.processing_custom_clip",
     "CustomClipTrainer": "training.trainer",
     "CustomClipTrainingArguments": "training.training_args",
+    "create_model": "training.recipe",
     "Moderator": "moderation.moderator",
     "ImageIndex": "search.index",
     "load_image_text_dataset": "data.load",

@@ -17,10 +17,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import __version__
+from .search.table import ModelName
 
 # The names under which transformers.js and optimum look for the halves of a CLIP.
 VISION_FILE, TEXT_FILE = "vision_model.onnx", "text_model.onnx"
 TOLERANCE = 1e-4
+QUANTIZED = ["MatMul", "Gemm", "Gather"]
 WORDS = "a text of some words that is longer than the others by quite a lot of them"
 
 
@@ -46,7 +48,14 @@ class _TextEncoder(nn.Module):
         return F.normalize(self.model.get_text_features(input_ids, attention_mask).pooler_output, dim=-1)
 
 
-def export_onnx(model: Any, processor: Any, folder: str | Path) -> dict[str, float]:
+def export_onnx(
+    model: Any,
+    processor: Any,
+    folder: str | Path,
+    *,
+    quantize: str | None = None,
+    only_text_of: ModelName | None = None,
+) -> dict[str, float]:
     """Write `vision_model.onnx`, `text_model.onnx` and the processor's files, once both graphs are verified.
 
     - `vision_model.onnx`: `pixel_values` `[batch, channels, height, width]` to `image_embeds` `[batch, d]`.
@@ -55,26 +64,37 @@ def export_onnx(model: Any, processor: Any, folder: str | Path) -> dict[str, flo
 
     Embeddings are L2-normalised, so that their product is the cosine; batch and length are free. Each graph's
     metadata say how inputs are made (`preprocessing`) and how cosines become logits (`inverse_temperature`,
-    `logit_bias`). Weights are in float32.
+    `logit_bias`). Weights are in float32, or with `quantize` in int8.
+
+    Args:
+        quantize: "int8" makes matrices and token embeddings int8, a quarter of the size, and `*_quantized.onnx` of
+            the files (what transformers.js calls "q8"); convolutions stay in float32, as they would lose too much.
+        only_text_of: for an index: the text encoder and tokenizer alone, marked as of the model that made it.
 
     Returns:
         For each file the greatest difference from the model in onnxruntime, over batches of several sizes.
 
     Raises:
         ImportError: the `export` extra is not installed.
-        ExportError: torch cannot export a tower, or a graph differs by more than 1e-4.
+        ExportError: torch cannot export a tower, or a graph differs by more than 1e-4 before it is quantized.
+        ValueError: another `quantize`.
     """
     _check_installed()
+    if quantize not in (None, "int8"):
+        raise ValueError(f"quantize is 'int8' or None, not {quantize!r}.")
     model = copy.deepcopy(model).to("cpu", torch.float32).eval()  # type: ignore[arg-type]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     differences = {}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         part = Path(scratch)
-        for file, encoder, inputs, metadata in (
-            (VISION_FILE, _ImageEncoder(model), _images, _image_metadata(model, processor)),
-            (TEXT_FILE, _TextEncoder(model), _texts, _text_metadata(model, processor)),
-        ):
+        text_metadata = _text_metadata(model, processor)
+        graphs: list[Any] = [(TEXT_FILE, _TextEncoder(model), _texts, text_metadata)]
+        if only_text_of is None:
+            graphs.insert(0, (VISION_FILE, _ImageEncoder(model), _images, _image_metadata(model, processor)))
+        else:
+            text_metadata["made_by"] = only_text_of.to_dict()
+        for file, encoder, inputs, metadata in graphs:
             _write_graph(part / file, encoder, inputs(processor, 2), metadata, model)
             checks = [inputs(processor, count) for count in (1, 3)]
             differences[file] = max(_difference(part / file, encoder, check) for check in checks)
@@ -83,7 +103,11 @@ def export_onnx(model: Any, processor: Any, folder: str | Path) -> dict[str, flo
                     f"{file} differs from the model by {differences[file]:.1e}, more than {TOLERANCE:.0e}; "
                     "nothing was written."
                 )
-        processor.save_pretrained(part)
+            if quantize is not None:
+                del differences[file]
+                file = _quantized(part / file)
+                differences[file] = max(_difference(part / file, encoder, check) for check in checks)
+        (processor if only_text_of is None else processor.tokenizer).save_pretrained(part)
         for path in sorted(part.iterdir()):
             os.replace(path, folder / path.name)
     return differences
@@ -122,6 +146,18 @@ def _write_graph(
     }
     program.model.metadata_props.update(values)
     program.save(str(file))
+
+
+def _quantized(graph: Path) -> str:
+    """Put an int8 graph in the place of one in float32; its file's name."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantized = graph.with_name(f"{graph.stem}_quantized.onnx")
+    quantize_dynamic(
+        graph, quantized, op_types_to_quantize=QUANTIZED, weight_type=QuantType.QInt8, per_channel=True
+    )
+    graph.unlink()
+    return quantized.name
 
 
 @torch.no_grad()

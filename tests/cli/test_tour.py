@@ -19,7 +19,7 @@ from hf_customclip.cli.data_options import DataOptions, in_words_of_options
 from hf_customclip.cli.init import propose_towers
 from hf_customclip.evaluation.low_recall import notes_of_chance, notes_of_shared_captions, notes_of_start
 
-PRINTS_NO_RESULT = {"train", "init", "demo"}
+PRINTS_NO_RESULT = {"train", "init", "demo", "serve"}
 READS_DATA = {"init", "evaluate", "compare", "classify", "index", "embed", "data inspect", "features extract"}
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,16 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from page_blocks import READ_ONLY, blocks_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-READ_ONLY = {"console", "text", "mermaid", "json"}
 NEEDS_HUB = {"publishing.md"}
-
-
-def blocks_of(page):
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks_of(page)], ids=lambda page: page.name)

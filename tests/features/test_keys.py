@@ -124,8 +124,11 @@ def test_added_layers_are_other_features() -> None:
     collator = ContrastiveCollator(tiny_processor(), 8)
     for ingredients, name in ((vision_ingredients, "vision"), (text_ingredients, "text")):
         plain = ingredients(tiny_model(), collator)
-        assert ingredients(tiny_model(**{f"{name}_feature_layers": [1]}), collator) != plain
+        for part in ({f"{name}_feature_layers": [1]}, {f"{name}_feature_poolings": ["max"]}):
+            assert ingredients(tiny_model(**part), collator) != plain
         assert ingredients(tiny_model(), collator) == plain
+    mirrored = vision_ingredients(tiny_model(average_mirrored=True), collator)
+    assert mirrored != vision_ingredients(tiny_model(), collator)
 
 
 def test_the_code_is_part_of_the_key(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import multiprocessing
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,14 @@ from transformers import TrainerCallback
 
 from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments
 from hf_customclip.data.data_collator import ContrastiveCollator
+from hf_customclip.data.inspection import inspect_source
+from hf_customclip.evaluation.embedded_dataset import embed_dataset
 from hf_customclip.features import shard_extraction
 from hf_customclip.features.cache import FeatureCache
 from hf_customclip.features.shard_dataset import FeatureShards, choose_captions
 from hf_customclip.features.shard_extraction import extract_features
 from hf_customclip.features.shard_folder import MANIFEST, ShardFolder
+from hf_customclip.search.sources import open_source
 
 FORK = multiprocessing.get_context("fork")
 
@@ -364,11 +368,19 @@ def test_sums_are_those_of_the_listing_path(tmp_path: Path) -> None:
     torch.testing.assert_close(sums[0], sums[1], rtol=1e-5, atol=1e-4)
 
 
-def test_a_stream_itself_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("used", ["train", "evaluate", "embed_dataset", "open_source", "inspect_source"])
+def test_a_stream_itself_is_refused(tmp_path: Path, used: str) -> None:
     trainer = make_trainer(tmp_path, max_steps=2)
     trainer.train_dataset = stream()
-    with pytest.raises(ValueError, match="features extract"):
-        trainer.train()
+    calls: dict[str, Callable[[], Any]] = {
+        "train": trainer.train,
+        "evaluate": lambda: trainer.evaluate(stream()),
+        "embed_dataset": lambda: embed_dataset(tiny_model(), tiny_processor(), stream()),
+        "open_source": lambda: open_source(stream()),  # of an index, and of an export
+        "inspect_source": lambda: inspect_source(stream()),
+    }
+    with pytest.raises(ValueError, match=r"^A stream cannot be .*: (load it with|give)"):
+        calls[used]()
 
 
 def test_the_manifest_is_plain_json(tmp_path: Path) -> None:

@@ -339,6 +339,7 @@ def test_languages_trained_and_measured_are_in_the_card_and_its_index() -> None:
     result = RetrievalResult({**METRICS, **spoken}, "test", 184, 736, data=data)
     card = str(render_model_card(config(), "alice/m", data=data, results=[result]))
     assert "Captions were in German, English." in card and "Each language is measured alone" in card
+    assert "| German (trained) |" in card
     assert f"| Arabic | {50 * METRICS['t2i_recall@1']:.1f} |" in card
     listed = {entry.metric_type: entry.metric_value for entry in result.eval_results()}
     assert listed["t2i_recall@1_de"] == pytest.approx(METRICS["t2i_recall@1"] / 2)

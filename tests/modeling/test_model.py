@@ -1,12 +1,14 @@
 """Pins: what comes out of a forward pass and how it hangs together, the tutorial's head and temperature,
-pooling that respects the attention mask, half precision, and the `get_*_features` of transformers 5."""
+pooling that respects the attention mask, half precision, and the `get_*_features` of transformers 5; that
+`device_map="auto"` splits no residual block."""
 
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import tiny_dataset, tiny_model, tiny_processor, tiny_text_tower
+from accelerate import infer_auto_device_map
+from tiny import tiny_dataset, tiny_model, tiny_processor, tiny_text_tower, tiny_vision_tower
 from torch import nn
 from transformers import DistilBertConfig
 
@@ -258,6 +260,25 @@ def test_more_tokens_can_be_added():
     model.resize_token_embeddings(before + 3)
     assert model.config.text_config.vocab_size == model.text_model.config.vocab_size == before + 3
     assert model.get_text_features(torch.tensor([[2, before + 2, 3]])).pooler_output.shape == (1, 16)
+
+
+@pytest.mark.parametrize("vision", ["vit", "torchvision", "timm"])
+def test_an_automatic_device_map_splits_no_residual_block(vision, tmp_path):
+    """As `device_map="auto"` deals the model out over devices too small for it; the sizes alone are needed."""
+    towers = tiny_vision_tower(vision, tmp_path / "v"), tiny_text_tower("bert", tmp_path / "t")
+    model = CustomClipModel.from_vision_text_pretrained(*towers, projection_dim=16)
+    kept = model._no_split_modules
+    assert {"MlpProjection", "BertLayer"} <= set(kept)
+    together = [name for name, module in model.named_modules() if type(module).__name__ in kept]
+    assert len(together) >= 4
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    devices = infer_auto_device_map(
+        model,
+        max_memory={number: size // 3 for number in range(3)} | {"cpu": size},
+        no_split_module_classes=kept,
+    )
+    assert len(set(devices.values())) > 1
+    assert not [part for part in devices for name in together if part.startswith(f"{name}.")]
 
 
 def test_same_seed_same_model():

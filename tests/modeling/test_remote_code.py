@@ -1,6 +1,6 @@
 """Pins: a checkpoint's own code is enough. In processes where the package cannot be imported, it loads by
 every Auto class and by the pipeline with `trust_remote_code=True`, frozen as it was, gives the same numbers,
-and does so again after being saved from there."""
+and does so again after being saved from there; so it does with heads in closed form on named layer features."""
 
 import json
 import os
@@ -10,7 +10,13 @@ import torch
 from interpreters import run_python
 from tiny import tiny_dataset, tiny_processor, tiny_text_tower
 
-from hf_customclip import CustomClipModel, CustomClipProcessor
+from hf_customclip import (
+    CustomClipModel,
+    CustomClipProcessor,
+    CustomClipTrainer,
+    CustomClipTrainingArguments,
+    create_model,
+)
 
 LABELS = ["red square", "blue circle"]
 STRANGER = """
@@ -60,11 +66,15 @@ def run_stranger(folder, image, out, cache):
 def test_code_travels_with_the_checkpoint(tmp_path):
     text = tiny_text_tower("distilbert", tmp_path / "text")
     towers = {"vision": "squeezenet1_1", "text": text}
-    model = CustomClipModel.from_vision_text_pretrained(
-        **towers, vision_weights=None, projection_dim=16
-    ).eval()
+    model = create_model(**towers, vision_weights=None, projection_dim=16)
+    assert model.config.vision_feature_layers[-1] == "network.features.12"
     processor = CustomClipProcessor.from_vision_text_pretrained(**towers)
-    model.save_pretrained(tmp_path / "ours")
+    args = CustomClipTrainingArguments(
+        tmp_path / "run", method="closed_form", use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    trainer = CustomClipTrainer(model, args, None, tiny_dataset(8), processing_class=processor)
+    trainer.train()
+    model.eval().save_pretrained(tmp_path / "ours")
     processor.save_pretrained(tmp_path / "ours")
     image = tiny_dataset(1)["image"][0]
     image.save(tmp_path / "image.png")
@@ -91,9 +101,11 @@ def test_code_travels_with_the_checkpoint(tmp_path):
 
 
 def without_dtype(settings):
-    """transformers notes on loading what type the weights had and where they lay."""
+    """transformers notes on loading what type the weights had and where they lay; Trainer, that no cache is used."""
     settings = {name: without_dtype(x) if isinstance(x, dict) else x for name, x in settings.items()}
-    return {name: value for name, value in settings.items() if name not in ("dtype", "_name_or_path")}
+    return {
+        name: value for name, value in settings.items() if name not in ("dtype", "_name_or_path", "use_cache")
+    }
 
 
 def test_processor_code_alone(tmp_path):

@@ -26,7 +26,7 @@ FLOORS = [
     ("training",),
     ("search",),
     ("moderation",),
-    ("export",),
+    ("export", "serve"),
     ("demo",),
     ("cli",),
 ]

@@ -26,6 +26,7 @@ IMPORTS = {
     "lora": "peft",
     "demo": "gradio",
     "export": "onnxruntime",
+    "serve": "hf_customclip.serve",
     "docs": "mkdocs",
 }
 LEFT_OUT = ("dev", "ray", "mteb")  # for working on the package, and big ones that the tests try

@@ -73,6 +73,31 @@ def test_search_in_a_process_of_its_own(folder):
     assert len(lines) == 3 and lines[0].split() == ["1.000", image]
 
 
+def test_a_stored_text_encoder_answers_without_torch(folder, capsys):
+    pytest.importorskip("onnxscript")
+    code, _, _ = run(capsys, "index", folder / "model", folder / "images", folder / "fast", "--text-encoder")
+    assert code == 1, "one image cannot be read"
+    code = """
+import sys
+from hf_customclip.cli import main
+sys.modules["torch"] = sys.modules["transformers"] = None
+main(sys.argv[1:])
+"""
+    fast, whole = (
+        [json.loads(run_python(c, "search", folder / name, "a large red square", "--json").stdout)]
+        for c, name in (
+            (code, "fast"),
+            ("import sys; from hf_customclip.cli import main; main(sys.argv[1:])", "index"),
+        )
+    )
+    assert fast[0][0]["id"] == whole[0][0]["id"]
+    scores = [{row["id"]: row["score"] for row in rows[0]} for rows in (fast, whole)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
+    # An image needs the model, which is then loaded.
+    code, out, _ = run(capsys, "search", folder / "fast", "--image", folder / "images" / "7.png", "-k", 1)
+    assert code == 0 and out.split() == ["1.000", str(folder / "images" / "7.png")]
+
+
 def test_filters_json_and_both(folder, capsys):
     search = ("search", folder / "index", "a red circle", "--json", "-k", "20")
     code, out, _ = run(capsys, *search, "--filter", "year>=2004", "--filter", "brand=b,c")

@@ -41,6 +41,21 @@ def fixed_batch(rows):
     }
 
 
+def images_with_captions(count=23):
+    """Cached features of images with one to three captions each, and equal captions on two images."""
+    generator = torch.Generator().manual_seed(2)
+    text_image_ids = torch.arange(count).repeat_interleave(torch.arange(count) % 3 + 1)
+    caption_ids = torch.arange(len(text_image_ids))
+    caption_ids[-1] = caption_ids[0]
+    return {
+        "image_features": torch.randn(count, 32, generator=generator),
+        "text_features": torch.randn(len(text_image_ids), 32, generator=generator),
+        "image_ids": torch.arange(count),
+        "text_image_ids": text_image_ids,
+        "caption_ids": caption_ids,
+    }
+
+
 def fixed_inputs(rows=9):
     """Pixels and tokens of 9 pairs, one image twice."""
     data = tiny_dataset(rows - 1)
@@ -54,9 +69,11 @@ def case(model, batch, chunk_size=None, scale=1):
     """Loss and gradients of a batch that is shared out over the processes there are."""
     trainer = CustomClipTrainer(model, arguments("unused", gradient_cache_chunk_size=chunk_size))
     rank, world = trainer.args.process_index, trainer.args.world_size
-    total = len(batch["image_ids"])
-    rows = -(-total // world)
+    rows = -(-len(batch["image_ids"]) // world)
     share = {name: values[rank * rows : (rank + 1) * rows] for name, values in batch.items()}
+    if "text_image_ids" in batch:
+        owned = torch.isin(batch["text_image_ids"], share["image_ids"])
+        share |= {name: batch[name][owned] for name in ("text_features", "text_image_ids", "caption_ids")}
     wrapped = DistributedDataParallel(model) if world > 1 else model
     if chunk_size:
         trainer.current_gradient_accumulation_steps = 1
@@ -84,6 +101,9 @@ def gradients(file):
             cases[f"{loss_type}/{same_image}/{rows}/{chunk_size}"] = case(
                 model, fixed_batch(rows), chunk_size
             )
+        for chunk_size in (None, 7):
+            model = tiny_model(loss_type=loss_type, projection_dropout=0.0)
+            cases[f"{loss_type}/images/{chunk_size}"] = case(model, images_with_captions(), chunk_size)
         for chunk_size in (None, 2):
             model = tiny_model(loss_type=loss_type, projection_dropout=0.0)
             model.unfreeze()

@@ -23,6 +23,7 @@ from . import (
     moderate,
     push,
     search,
+    serve,
     towers,
     train,
 )
@@ -51,6 +52,7 @@ app.command("demo", help=demo.HELP)(demo.demo)
 app.command("towers", help=towers.HELP)(towers.towers)
 app.command("info", help=info.HELP)(info.info)
 app.command("export", help=export.HELP)(export.export)
+app.command("serve", help=serve.HELP)(serve.serve)
 
 
 def _print_version(wanted: bool) -> None:

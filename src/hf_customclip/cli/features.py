@@ -97,11 +97,12 @@ def _towers(config: Path | None, model: str | None) -> tuple[Any, Any]:
 
         return load_model(model)
     from ..training.config import load_config
-    from ..training.run import build_model, build_processor
+    from ..training.recipe import create_model
+    from ..training.run import build_processor
 
     assert config is not None
     loaded = load_config(config)
-    return build_model(loaded.model), build_processor(loaded)
+    return create_model(**loaded.model), build_processor(loaded)
 
 
 def _check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:

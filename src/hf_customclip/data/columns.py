@@ -22,41 +22,21 @@ from .report import DataError
 
 # In order of preference; names are compared in lower case without blanks.
 IMAGE_NAMES = (
-    *("image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_path", "img_path"),
-    *(
-        "image_file",
-        "image_name",
-        "img_name",
-        "file_name",
-        "filename",
-        "filepath",
-        "file_path",
-        "file",
-        "path",
-    ),
+    "image", "images", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_path", "img_path",
+    "image_file", "image_name", "img_name", "file_name", "filename", "filepath", "file_path", "file", "path",
     "image/key",  # Crossmodal-3600's
-)
+)  # fmt: skip
 CAPTION_NAMES = (
-    *("captions", "caption", "alt_text", "alt_texts", "sentences", "sentence", "raw", "texts", "text"),
-    *("comment", "comments", "description", "descriptions", "txt", "answer", "prompt"),
+    "captions", "caption", "alt_text", "alt_texts", "sentences", "sentence", "raw", "texts", "text",
+    "comment", "comments", "description", "descriptions", "txt", "answer", "prompt",
     "json",  # webdataset's, a record that holds them
-)
+)  # fmt: skip
 # Shops' columns, taken where nothing else looks like captions.
 TITLE_NAMES = ("title", "product_title", "item_title", "name", "product_name", "item_name", "product")
 ID_NAMES = (
-    *(
-        "image_id",
-        "img_id",
-        "imgid",
-        "cocoid",
-        "image/key",
-        "image_name",
-        "img_name",
-        "file_name",
-        "filename",
-    ),
-    *("image_path", "img_path", "filepath", "file_path", "__key__"),
-)
+    "image_id", "img_id", "imgid", "cocoid", "image/key", "image_name", "img_name", "file_name", "filename",
+    "image_path", "img_path", "filepath", "file_path", "__key__",
+)  # fmt: skip
 FILE_NAMES = ("file_name", "filename", "image_name", "img_name", "image_path", "img_path", "filepath")
 LANGUAGE_NAMES = ("language", "languages", "lang", "language_code", "lang_code", "locale")
 NUMBERED_CAPTION = re.compile(r"(?:captions?|text|sentence|sent|comment|description)[_ ]?(\d+)")

@@ -18,7 +18,7 @@ from .images import UnreadableImageError, decode_image, to_rgb
 from .load import Source, load_with_report
 from .near_duplicates import near_duplicates_across
 from .part import arrow_batches
-from .report import DataReport
+from .report import DataError, DataReport
 from .shared_captions import count_shared
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def inspect_source(
     captions are cut at that many tokens.
     """
     splits, report = load_with_report(source, **{**options, "streaming": False})
-    assert isinstance(splits, DatasetDict)
+    if not isinstance(splits, DatasetDict):
+        raise DataError("A stream cannot be inspected as it is: give what it reads from.")
     return inspect_captions(splits, report, tokenizer=tokenizer, max_text_length=max_text_length)
 
 

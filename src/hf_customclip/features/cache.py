@@ -112,7 +112,9 @@ class FeatureCache:
         """
         found = self._open(model, dataset, collator, captions_per_image, image_transform)
         if "image_features" in found.features:
-            for view in range(1 + len(found.views), views):
+            # A model that averages mirror images sees nothing new in view 1.
+            skipped = int(model.config.average_mirrored)
+            for view in range(1 + len(found.views) + skipped, views + skipped):
                 # Of the rows that are left, should some images be unreadable.
                 found.views.append(self._images(model, found.dataset, collator, view)[1])
         return TrainingDataset(

@@ -29,7 +29,8 @@ def vision_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, s
     processor = cast(Any, collator.processor).image_processor
     return {
         "config": digest_of_json(_content(model.config.vision_config.to_dict())),
-        "pooling": str([model.config.vision_pooling, *model.config.vision_feature_layers]),
+        "pooling": _feature_parts(model.config, "vision"),
+        "mirrored": str(model.config.average_mirrored),
         "processing": digest_of_json([type(processor).__name__, _content(processor.to_dict())]),
         "code": code_digest(Path(inspect.getfile(type(model).pool_image)).parent),
         "versions": _versions(torch, torchvision, transformers, PIL),
@@ -40,12 +41,17 @@ def text_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str
     """Of the text tower's features, without its weights, the precision and the data."""
     return {
         "config": digest_of_json(_content(model.config.text_config.to_dict())),
-        "pooling": str([model.config.text_pooling, *model.config.text_feature_layers]),
+        "pooling": _feature_parts(model.config, "text"),
         "tokenizer": digest_of_json(_tokenizer(cast(Any, collator.processor).tokenizer)),
         "max_text_length": str(collator.max_text_length),
         "code": code_digest(Path(inspect.getfile(type(model).pool_text)).parent),
         "versions": _versions(torch, transformers),
     }
+
+
+def _feature_parts(config: Any, tower: str) -> str:
+    kinds = ("pooling", "feature_layers", "feature_poolings")
+    return str([getattr(config, f"{tower}_{kind}") for kind in kinds])
 
 
 @cache

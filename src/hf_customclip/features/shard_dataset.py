@@ -126,7 +126,7 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
         ends = np.cumsum([shard["rows"] for shard in self.manifest["shards"]])
         total = int(ends[-1])
         drawn = np.sort(generator.choice(total, min(size, total), replace=False))
-        captions = []
+        captions: list[int] = []
         for number in np.searchsorted(ends, drawn, side="right"):
             row = int(drawn[len(captions)] - (ends[number - 1] if number else 0))
             begin, end = self.shard(int(number)).first[row : row + 2].tolist()

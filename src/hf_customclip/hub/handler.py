@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from transformers import AutoModel, AutoProcessor
 
 MAX_INPUTS = 256  # of images, texts or labels in one request
 MAX_IMAGE_BYTES = 20 * 2**20
-MAX_PIXELS = 50_000_000
+MAX_PIXELS, MAX_PIXELS_IN_ALL = 50_000_000, 500_000_000
 BATCH_SIZE = 32
 
 
@@ -67,7 +69,7 @@ class EndpointHandler:
         return answer
 
     def classify(
-        self, images: list[Image.Image], labels: str | list[str], template: str
+        self, images: list[Any], labels: str | list[str], template: str
     ) -> list[list[dict[str, Any]]]:
         """For each image the labels with their scores from 0 to 1, best first."""
         names = _texts(labels.split(",") if isinstance(labels, str) else labels, "candidate_labels")
@@ -86,12 +88,12 @@ class EndpointHandler:
             for row in scores
         ]
 
-    def embed_images(self, images: list[Image.Image]) -> torch.Tensor:
+    def embed_images(self, images: list[Any]) -> torch.Tensor:
         """`[images, d]`, L2-normalised."""
-        batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-        return torch.cat(
-            [self._embed("image", self.processor(images=b, return_tensors="pt")) for b in batches]
-        )
+        # Opened and prepared one by one: as many large ones as a request may hold would not fit in memory.
+        pixels = (self.processor(images=[o], return_tensors="pt")["pixel_values"] for o in _opened(images))
+        batches = iter(lambda: list(islice(pixels, BATCH_SIZE)), [])
+        return torch.cat([self._embed("image", {"pixel_values": torch.cat(batch)}) for batch in batches])
 
     def embed_texts(self, texts: list[str]) -> torch.Tensor:
         """`[texts, d]`, L2-normalised."""
@@ -116,19 +118,29 @@ def _texts(value: Any, name: str) -> list[str]:
     return _limited(texts, name)
 
 
-def _images(value: Any) -> list[Image.Image]:
+def _images(value: Any) -> list[Any]:
     images = value if isinstance(value, list) else [value]
     if not images or value is None:
         raise ValueError(
             "There is no image in the request: give base64 of its file as 'inputs' or in 'images'."
         )
-    return [_image(image, number) for number, image in enumerate(_limited(images, "images"))]
+    return _limited(images, "images")
 
 
 def _limited(values: list[Any], name: str) -> list[Any]:
     if len(values) > MAX_INPUTS:
         raise ValueError(f"'{name}' holds {len(values)} items; at most {MAX_INPUTS} may come in one request.")
     return values
+
+
+def _opened(images: list[Any]) -> Iterator[Image.Image]:
+    total = 0
+    for number, value in enumerate(images):
+        image = _image(value, number)
+        total += image.width * image.height
+        if total > MAX_PIXELS_IN_ALL:
+            raise ValueError(f"The images have over {MAX_PIXELS_IN_ALL:,} pixels in all.")
+        yield image
 
 
 def _image(value: Any, number: int) -> Image.Image:

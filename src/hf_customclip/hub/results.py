@@ -72,11 +72,17 @@ class RetrievalResult:
 
     @property
     def language_rows(self) -> list[list[str]]:
-        """Table rows of each language's recalls in per cent, text to image and image to text, and rsum."""
+        """Table rows of each language's recalls in per cent, text to image and image to text, and rsum.
+
+        Where languages were measured that were not trained on, those that were are marked.
+        """
         names = [f"{way}_recall@{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)]
+        trained = set(self.data.languages) if self.data else set()
+        told = bool(trained and set(languages_of(self.metrics)) - trained)
         return [
             [
-                LANGUAGE_NAMES.get(language, language),
+                LANGUAGE_NAMES.get(language, language)
+                + (" (trained)" if told and language in trained else ""),
                 *(_number(self.metrics, f"{name}_{language}", 100, None) for name in names),
                 _number(self.metrics, f"rsum_{language}", 1, None),
             ]

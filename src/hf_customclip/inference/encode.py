@@ -210,9 +210,9 @@ def max_text_length(model: DualEncoder, processor: Any) -> int:
     """Where the model cuts its texts, in tokens; of models that do not say, the tokenizer's limit and theirs."""
     stated = getattr(model.config, "max_text_length", None)
     if stated is not None:
-        return stated
+        return int(stated)
     positions = getattr(getattr(model.config, "text_config", None), "max_position_embeddings", None)
-    limit = processor.tokenizer.model_max_length
+    limit = int(processor.tokenizer.model_max_length)
     return limit if positions is None else min(limit, positions)
 
 

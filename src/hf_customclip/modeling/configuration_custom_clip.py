@@ -66,12 +66,15 @@ class CustomClipConfig(PretrainedConfig):
         projection_type: "mlp" (two layers with a residual and a layer norm) or "linear".
         text_pooling: "cls" (first position), "mean" (over the attention mask) or "pooler".
         vision_pooling: "pooler" (the tower's own), "cls" or "mean" (over positions).
-        vision_feature_layers, text_feature_layers: which of the towers' hidden states, counted as transformers
-            counts them, are averaged over their positions and laid beside the pooled output, each part scaled
-            to unit length. A tower's earlier layers hold what its last has thrown away. "auto": the last three
-            feature maps of a convolutional net, or the layers at each third of a transformer's depth.
-        vision_feature_poolings, text_feature_poolings: further poolings of the last layer laid beside: "max" (the
-            maximum over positions) and "cls" (the first position). "auto": both, where they tell anything new.
+        vision_feature_layers, text_feature_layers: which layers are averaged over their positions and laid beside the
+            pooled output, each part scaled to unit length: numbers of the tower's hidden states, as transformers
+            counts them, or names of its modules ("network.layer3"). A tower's earlier layers hold what its last has
+            thrown away. "auto": the last three feature maps of a convolutional net, or the layers at each third of a
+            transformer's depth.
+        vision_feature_poolings, text_feature_poolings: further poolings laid beside, of the last hidden state or of
+            the last named layer: "max" (the maximum over positions) and "cls" (the first position). "auto": both,
+            where they tell anything new.
+        average_mirrored: the image's feature is the mean of its own and its mirror image's, at twice the cost.
         feature_dropout: which share of the features' numbers is dropped in training, before the head.
         standardize_features: the heads begin with a fixed affine layer that gives every number of a feature mean 0
             and variance 1 over the training data; `CustomClipTrainer` sets it from the cached features.
@@ -104,10 +107,11 @@ class CustomClipConfig(PretrainedConfig):
     projection_type: str = "mlp"
     text_pooling: str = "cls"
     vision_pooling: str = "pooler"
-    vision_feature_layers: list[int] | str | None = None
-    text_feature_layers: list[int] | str | None = None
+    vision_feature_layers: list[int | str] | str | None = None
+    text_feature_layers: list[int | str] | str | None = None
     vision_feature_poolings: list[str] | str | None = None
     text_feature_poolings: list[str] | str | None = None
+    average_mirrored: bool = False
     feature_dropout: float = 0.0
     standardize_features: bool = False
     vision_embed_dim: int | None = None
@@ -167,6 +171,10 @@ class CustomClipConfig(PretrainedConfig):
                 raise ValueError(f"{name} must be a list or {AUTO!r}, got {value!r}")
             if value != AUTO:
                 setattr(self, name, list(value or []))
+        if len({type(layer) for layer in getattr(self, layers)}) > 1 and getattr(self, layers) != AUTO:
+            raise ValueError(
+                f"{layers} must be all numbers or all names of layers, got {getattr(self, layers)!r}"
+            )
         if getattr(self, poolings) != AUTO:
             for pooling in getattr(self, poolings):
                 _check_choice(poolings, pooling, FEATURE_POOLINGS)

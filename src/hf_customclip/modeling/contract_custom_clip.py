@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .joining_custom_clip import first_line
+from .layers_custom_clip import run_with_layers
 from .pooling_custom_clip import spatial_axes
 from .remote_code_custom_clip import is_remote
 from .towers_custom_clip import build_tower, image_input_shape
@@ -94,7 +95,9 @@ def unused_parameters(model: Any, tower: str) -> list[str]:
 
 
 def _pool(model: Any, tower: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    return model.pool_image(**inputs) if tower == "vision" else model.pool_text(**inputs)
+    pool = model.pool_image if tower == "vision" else model.pool_text
+    feature: torch.Tensor = pool(**inputs)
+    return feature
 
 
 def _vocabulary_size(module: Any) -> int:
@@ -171,18 +174,18 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
 def _check_map_layout(model: Any) -> None:
     """Channels are the axis of a feature map whose length does not change with the size of the image."""
     tower, config = model.vision_model, model.config
-    further = config.vision_feature_layers or config.vision_feature_poolings
-    if config.vision_pooling != "mean" and not further:
+    layers, poolings = config.vision_feature_layers, config.vision_feature_poolings
+    if config.vision_pooling != "mean" and not layers and not poolings:
         return
     channels, height, width = image_input_shape(tower.config)
     maps = {}
     for size in ((height, width), (2 * height, 2 * width)):
         pixels = torch.zeros(1, channels, *size, dtype=tower.dtype, device=tower.device)
         try:
-            outputs = tower(pixel_values=pixels, **({"output_hidden_states": True} if further else {}))
+            outputs, states = run_with_layers(tower, layers, poolings, pixel_values=pixels)
         except Exception:  # made for one size alone
             return
-        maps[size] = [outputs.last_hidden_state, *(getattr(outputs, "hidden_states", None) or ())]
+        maps[size] = [outputs.last_hidden_state, *states]
     for number, (small, large) in enumerate(zip(*maps.values(), strict=True)):
         if small.dim() != 4:
             continue

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import can_return_tuple
+from transformers.utils import logging
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_custom_clip import CustomClipConfig
 from .contract_custom_clip import check_contract
@@ -32,7 +32,7 @@ from .losses_custom_clip import (
     sigmoid_contrastive_loss,
     softmax_contrastive_loss,
 )
-from .pooling_custom_clip import resolve_feature_parts, tower_feature
+from .pooling_custom_clip import resolve_feature_parts, run_and_pool
 from .remote_code_custom_clip import check_code_files, save_tower_code, with_remote_towers
 from .sentence_transformers_custom_clip import write_sentence_transformers_files
 from .towers_custom_clip import (
@@ -86,6 +86,8 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
     supports_gradient_checkpointing = True
     # The loss is a mean over the batch: Trainer must scale it for accumulation itself.
     accepts_loss_kwargs = False
+    # For device_map="auto": what adds an input to its own output has to lie on one device. Towers add their own.
+    _no_split_modules = ["MlpProjection", "TorchvisionBackboneModel", "TimmWrapperModel"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
 
@@ -135,7 +137,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
     @property
     def text_embed_dim(self) -> int:
         """Width of the text tower's feature."""
-        return self.config.text_embed_dim
+        return int(self.config.text_embed_dim)
 
     def get_input_embeddings(self) -> nn.Module:
         """The text tower's token embeddings; resizing them and gradient checkpointing ask for them."""
@@ -147,34 +149,33 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
 
     # ---- Embeddings ----
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Pixels (batch, channels, height, width) to the tower's output, whose `pooler_output` is the
         projected embedding (batch, projection_dim), not normalised."""
-        outputs = self._run_vision_tower(pixel_values, **kwargs)
-        return _with_pooled(outputs, self._project(self._pool(outputs, "vision"), self.visual_projection))
+        outputs, feature = self._run_vision_tower(pixel_values, **kwargs)
+        return _with_pooled(outputs, self._project(feature, self.visual_projection))
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
         """Tokens (batch, length) to the tower's output, whose `pooler_output` is the projected embedding
         (batch, projection_dim), not normalised."""
-        outputs = self._run_text_tower(input_ids, attention_mask, **kwargs)
-        pooled = self._project(self._pool(outputs, "text", attention_mask), self.text_projection)
-        return _with_pooled(outputs, pooled)
+        outputs, feature = self._run_text_tower(input_ids, attention_mask, **kwargs)
+        return _with_pooled(outputs, self._project(feature, self.text_projection))
 
     def pool_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The image tower's feature (batch, vision_embed_dim): what `image_features` expects."""
-        return self._pool(self._run_vision_tower(pixel_values), "vision")
+        return self._run_vision_tower(pixel_values)[1]
 
     def pool_text(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> torch.Tensor:
         """The text tower's feature (batch, text_embed_dim): what `text_features` expects."""
-        return self._pool(self._run_text_tower(input_ids, attention_mask, **kwargs), "text", attention_mask)
+        return self._run_text_tower(input_ids, attention_mask, **kwargs)[1]
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -212,10 +213,9 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         options = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         vision_outputs = text_outputs = None
         if pixel_values is not None and image_features is None:
-            vision_outputs = self._run_vision_tower(pixel_values, **options, **kwargs)
-            image_features = self._pool(vision_outputs, "vision")
+            vision_outputs, image_features = self._run_vision_tower(pixel_values, **options, **kwargs)
         if input_ids is not None and text_features is None:
-            text_outputs = self._run_text_tower(
+            text_outputs, text_features = self._run_text_tower(
                 input_ids,
                 attention_mask,
                 position_ids=position_ids,
@@ -223,7 +223,6 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
                 **options,
                 **kwargs,
             )
-            text_features = self._pool(text_outputs, "text", attention_mask)
         if image_features is None and text_features is None:
             raise ValueError(
                 "nothing to embed: give pixel_values or image_features, input_ids or text_features"
@@ -303,7 +302,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
 
     # ---- Parts ----
 
-    def _run_vision_tower(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+    def _run_vision_tower(self, pixel_values: torch.Tensor, **kwargs: Any) -> tuple[Any, torch.Tensor]:
         channels = image_input_shape(self.config.vision_config)[0]
         if pixel_values.dim() != 4 or pixel_values.shape[1] != channels:
             raise ValueError(
@@ -314,11 +313,15 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             raise ValueError(
                 f"pixel_values must be floating-point, as the processor makes them, got {pixel_values.dtype}"
             )
-        return self._run("vision", pixel_values=pixel_values.to(self.vision_model.dtype), **kwargs)
+        pixels = pixel_values.to(self.vision_model.dtype)
+        outputs, feature = self._run("vision", pixel_values=pixels, **kwargs)
+        if self.config.average_mirrored:
+            feature = (feature + self._run("vision", pixel_values=pixels.flip(-1), **kwargs)[1]) / 2
+        return outputs, feature
 
     def _run_text_tower(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, **kwargs: Any
-    ) -> Any:
+    ) -> tuple[Any, torch.Tensor]:
         if input_ids.dim() != 2:
             raise ValueError(f"input_ids must have the shape (batch, length), got {tuple(input_ids.shape)}")
         length = input_ids.shape[1]
@@ -335,19 +338,14 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         kwargs |= {name: False for name in ("use_cache", "use_mems") if name in self._text_inputs}
         return self._run("text", input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
-    def _run(self, name: str, **inputs: Any) -> Any:
+    def _run(self, name: str, **inputs: Any) -> tuple[Any, torch.Tensor]:
         tower = self._tower(name)
         trained = is_trained(tower)
         if trained and self.training:
             self._wake(name)
         inputs = {name: value for name, value in inputs.items() if value is not None}
-        if getattr(self.config, f"{name}_feature_layers") or getattr(self.config, f"{name}_feature_poolings"):
-            inputs["output_hidden_states"] = True
         with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
-            return tower(**inputs, return_dict=True)
-
-    def _pool(self, outputs: Any, tower: str, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        return tower_feature(outputs, self.config, tower, attention_mask, getattr(self, f"{tower}_model"))
+            return run_and_pool(tower, self.config, name, **inputs)
 
     def _new_head(self, width: Any) -> nn.Module:
         config = self.config

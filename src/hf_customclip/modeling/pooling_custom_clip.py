@@ -1,7 +1,8 @@
 # Copyright 2026 The hf-customclip authors. Licensed under the Apache License, Version 2.0.
 """Features: what of a tower's outputs a projection head sees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,24 +11,28 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .configuration_custom_clip import AUTO, CustomClipConfig
+from .layers_custom_clip import listed_layers, run_with_layers, vision_layers
 from .towers_custom_clip import image_input_shape
 
 
-def tower_feature(
-    outputs: Any, config: CustomClipConfig, name: str, attention_mask: torch.Tensor | None, tower: nn.Module
-) -> torch.Tensor:
-    """(batch, width): the pooled output, and beside it the parts that the configuration names for "vision" or
-    "text"; each is then scaled to unit length."""
+def run_and_pool(
+    tower: nn.Module, config: CustomClipConfig, name: str, **inputs: Any
+) -> tuple[Any, torch.Tensor]:
+    """The "vision" or "text" tower's outputs, and its feature (batch, width): the pooled output, and beside it the
+    parts that the configuration names, each of which is then scaled to unit length."""
     layers, poolings = getattr(config, f"{name}_feature_layers"), getattr(config, f"{name}_feature_poolings")
-    pooled = pooled_output(outputs, getattr(config, f"{name}_pooling"), attention_mask, tower)
+    outputs, states = run_with_layers(tower, layers, poolings, **inputs)
+    mask = inputs.get("attention_mask")
+    pooled = pooled_output(outputs, getattr(config, f"{name}_pooling"), mask, tower)
     if not layers and not poolings:
-        return pooled
+        return outputs, pooled
+    last = states[-1] if states else outputs.last_hidden_state
     parts = [
         pooled,
-        *(layer_means(outputs, layers, attention_mask, tower) if layers else []),
-        *extra_poolings(outputs, poolings, attention_mask, tower),
+        *(_mean_over_positions(state, mask) for state in chosen_states(states, layers, tower)),
+        *extra_poolings(last, poolings, mask, tower),
     ]
-    return torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1)
+    return outputs, torch.cat([F.normalize(part, dim=-1) for part in parts], dim=-1)
 
 
 def resolve_feature_parts(config: CustomClipConfig, vision: PreTrainedModel, text: PreTrainedModel) -> None:
@@ -35,40 +40,46 @@ def resolve_feature_parts(config: CustomClipConfig, vision: PreTrainedModel, tex
     as configurations disagree on the names of their widths."""
     if _is_auto(config, "text"):
         depth = config.text_config.num_hidden_layers
-        _resolve(config, "text", [(1, 2, config.text_config.hidden_size)] * (depth + 1))
+        _resolve(config, "text", dict.fromkeys(range(depth + 1), (1, 2, config.text_config.hidden_size)))
     if config.vision_embed_dim is None or _is_auto(config, "vision"):
-        pixels = torch.zeros(1, *image_input_shape(config.vision_config), dtype=vision.dtype)
-        outputs = _outputs(vision, config, "vision", pixel_values=pixels)
-        _resolve(config, "vision", [tuple(h.shape) for h in getattr(outputs, "hidden_states", None) or ()])
-        config.vision_embed_dim = tower_feature(outputs, config, "vision", None, vision).shape[-1]
+        pixels = torch.zeros(
+            1, *image_input_shape(config.vision_config), dtype=vision.dtype, device=vision.device
+        )
+        with evaluating(vision):
+            if _is_auto(config, "vision"):
+                _resolve(config, "vision", vision_layers(vision, pixels))
+            config.vision_embed_dim = run_and_pool(vision, config, "vision", pixel_values=pixels)[1].shape[-1]
     if config.text_embed_dim is None and text.device.type == "meta":  # of no data: many ask for values there
         parts = 1 + len(config.text_feature_layers or ()) + len(config.text_feature_poolings or ())
         config.text_embed_dim = config.text_config.hidden_size * parts
     elif config.text_embed_dim is None:
-        tokens = torch.ones(1, 2, dtype=torch.long)
-        outputs = _outputs(text, config, "text", input_ids=tokens, attention_mask=tokens)
-        config.text_embed_dim = tower_feature(outputs, config, "text", tokens, text).shape[-1]
+        tokens = torch.ones(1, 2, dtype=torch.long, device=text.device)
+        with evaluating(text):
+            feature = run_and_pool(text, config, "text", input_ids=tokens, attention_mask=tokens)[1]
+        config.text_embed_dim = feature.shape[-1]
 
 
-@torch.no_grad()
-def _outputs(tower: PreTrainedModel, config: CustomClipConfig, name: str, **inputs: torch.Tensor) -> Any:
+@contextmanager
+def evaluating(tower: nn.Module) -> Iterator[None]:
+    """Inside, the tower is in eval mode and builds no graph."""
     training = tower.training
-    further = getattr(config, f"{name}_feature_layers") or getattr(config, f"{name}_feature_poolings")
-    options = {"output_hidden_states": True} if further else {}
-    outputs = tower.eval()(**{key: value.to(tower.device) for key, value in inputs.items()}, **options)
+    tower.eval()
+    with torch.no_grad():
+        yield
     tower.train(training)
-    return outputs
 
 
 def _is_auto(config: CustomClipConfig, name: str) -> bool:
     return AUTO in (getattr(config, f"{name}_feature_layers"), getattr(config, f"{name}_feature_poolings"))
 
 
-def _resolve(config: CustomClipConfig, name: str, shapes: Sequence[Sequence[int]]) -> None:
-    pooling = getattr(config, f"{name}_pooling")
-    for field, rule in (("feature_layers", auto_feature_layers), ("feature_poolings", auto_feature_poolings)):
-        if getattr(config, f"{name}_{field}") == AUTO:
-            setattr(config, f"{name}_{field}", rule(shapes, pooling))
+def _resolve(config: CustomClipConfig, name: str, layers: Mapping[int | str, Sequence[int]]) -> None:
+    pooling, shapes, keys = getattr(config, f"{name}_pooling"), list(layers.values()), list(layers)
+    if getattr(config, f"{name}_feature_layers") == AUTO:
+        chosen = [keys[number] for number in auto_feature_layers(shapes, pooling)]
+        setattr(config, f"{name}_feature_layers", chosen)
+    if getattr(config, f"{name}_feature_poolings") == AUTO:
+        setattr(config, f"{name}_feature_poolings", auto_feature_poolings(shapes, pooling))
 
 
 def pooled_output(
@@ -90,7 +101,7 @@ def pooled_output(
             raise ValueError(
                 f"{type(tower).__name__} gives no pooler_output; choose the pooling 'cls' or 'mean'"
             )
-        return pooled.flatten(1)
+        return torch.flatten(pooled, 1)
     if pooling == "cls":
         return _first_position(hidden, tower)
     return _mean_over_positions(hidden, attention_mask, tower)
@@ -104,35 +115,37 @@ def spatial_axes(feature_map: torch.Tensor, tower: nn.Module | None = None) -> t
     return (1, 2) if str(declared) == "NHWC" or first == second != third else (2, 3)
 
 
-def layer_means(
-    outputs: Any, layers: Sequence[int], attention_mask: torch.Tensor | None, tower: nn.Module
-) -> list[torch.Tensor]:
-    """The chosen hidden states, each averaged over its positions: (batch, width of the layer).
+def chosen_states(
+    states: Sequence[torch.Tensor], layers: Sequence[int | str], tower: nn.Module
+) -> Sequence[torch.Tensor]:
+    """Those of the feature layers: all where they are named, else the hidden states of these numbers.
 
     Raises:
         ValueError: the tower gives no hidden states, or not so many.
     """
-    hidden = getattr(outputs, "hidden_states", None)
-    if hidden is None:
-        raise ValueError(f"{type(tower).__name__} gives no hidden states, so it has no feature layers to add")
-    for layer in layers:
-        if not -len(hidden) <= layer < len(hidden):
+    numbers = [layer for layer in layers if isinstance(layer, int)]
+    if numbers and not states:
+        raise ValueError(
+            f"{type(tower).__name__} gives no hidden states to be numbered: name its layers, such as "
+            f"{', '.join(map(repr, listed_layers(tower)[-2:])) or 'none'}"
+        )
+    for number in numbers:
+        if not -len(states) <= number < len(states):
             raise ValueError(
-                f"{type(tower).__name__} gives {len(hidden)} hidden states, so a feature layer is from 0 to "
-                f"{len(hidden) - 1}, got {layer}"
+                f"{type(tower).__name__} gives {len(states)} hidden states, so a feature layer is from 0 to "
+                f"{len(states) - 1}, got {number}"
             )
-    return [_mean_over_positions(hidden[layer], attention_mask) for layer in layers]
+    return [states[number] for number in numbers] if numbers else (states if layers else ())
 
 
 def extra_poolings(
-    outputs: Any, poolings: Sequence[str], attention_mask: torch.Tensor | None, tower: nn.Module
+    hidden: torch.Tensor, poolings: Sequence[str], attention_mask: torch.Tensor | None, tower: nn.Module
 ) -> list[torch.Tensor]:
-    """The last layer pooled in further ways: "max" over its positions, or its first position ("cls").
+    """A tower's last state pooled in further ways: "max" over its positions, or its first position ("cls").
 
     Raises:
         ValueError: "cls" of a feature map, which has no first position.
     """
-    hidden = (getattr(outputs, "hidden_states", None) or [outputs.last_hidden_state])[-1]
     return [
         _first_position(hidden, tower) if pooling == "cls" else _max_over_positions(hidden, attention_mask)
         for pooling in poolings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import PIL.Image
 
-from .table import ModelName
+from .table import Location, ModelName
 
 if TYPE_CHECKING:
     from ..inference.hubness import HubnessBank
@@ -109,3 +109,27 @@ def split_query(query: Query) -> tuple[str | None, Image | None]:
         "A query is words (str), an image (pathlib.Path or PIL image) or the two as a tuple (words, "
         f"image), not {query!r}."
     )
+
+
+def load_encoder(made_by: ModelName, where: Location) -> Encoder:
+    """The model that made the index `where`, from where it came from then.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+    from ..inference.load_model import load_model
+
+    if not made_by.name:
+        raise ValueError(
+            f"The index in {where} was made by a model that had not been saved: pass model and processor."
+        )
+    try:
+        model, processor = load_model(made_by.name)
+        if hasattr(model.config, "truncate_dim"):
+            model.config.truncate_dim = made_by.width
+        return Encoder(model, processor)
+    except OSError as error:
+        raise ValueError(
+            f"The model that made the index in {where}, {made_by}, cannot be loaded ({error}): say where "
+            "it is now."
+        ) from error

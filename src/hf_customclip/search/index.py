@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, overload
@@ -13,9 +14,10 @@ import PIL.Image
 import pyarrow as pa
 
 from .approximate import approximate_settings, check_compression
-from .encoder import Encoder, Query, split_query
+from .encoder import Encoder, Query, load_encoder, split_query
 from .filters import Filter
 from .table import Location, ModelName, VectorTable, with_vectors
+from .text_encoder import StoredTextEncoder
 
 if TYPE_CHECKING:
     from .sources import Images, Source
@@ -144,8 +146,12 @@ class ImageIndex:
             FileNotFoundError: there is no index.
             ValueError: another model made it, or it is damaged.
         """
-        table = VectorTable.open(directory, storage_options)
-        encoder = Encoder(model, processor) if model is not None else _load_encoder(table.made_by, directory)
+        # Side by side, as each takes up to a second of imports.
+        with ThreadPoolExecutor() as pool:
+            stored = pool.submit(StoredTextEncoder.find, directory) if model is None else None
+            table = VectorTable.open(directory, storage_options)
+        encoder = Encoder(model, processor) if stored is None else stored.result()
+        encoder = encoder or load_encoder(table.made_by, directory)
         encoder.describe().check_made(table.made_by, directory)
         return cls(table, encoder)
 
@@ -365,22 +371,3 @@ def _thumbnail(image: Any) -> bytes:
     written = BytesIO()
     small.save(written, "JPEG", quality=85, subsampling=0)
     return written.getvalue()
-
-
-def _load_encoder(made_by: ModelName, directory: Location) -> Encoder:
-    from ..inference.load_model import load_model
-
-    if not made_by.name:
-        raise ValueError(
-            f"The index in {directory} was made by a model that had not been saved: pass model and processor."
-        )
-    try:
-        model, processor = load_model(made_by.name)
-        if hasattr(model.config, "truncate_dim"):
-            model.config.truncate_dim = made_by.width
-        return Encoder(model, processor)
-    except OSError as error:
-        raise ValueError(
-            f"The model that made the index in {directory}, {made_by}, cannot be loaded ({error}): say where "
-            "it is now."
-        ) from error

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Audio, ClassLabel, Dataset, Image
+from datasets import Audio, ClassLabel, Dataset, Image, IterableDataset
 from pyarrow import csv, json, parquet
 
 from .._digests import digest_of_json, image_identity
@@ -55,8 +55,10 @@ def open_source(images: Images) -> Source:
 
     Raises:
         FileNotFoundError: a file or folder is not there.
-        ValueError: there are no images, or a metadata column has a name that is taken.
+        ValueError: there are no images, a metadata column has a name that is taken, or it is a stream.
     """
+    if isinstance(images, IterableDataset):
+        raise ValueError("A stream cannot be indexed or embedded as it is: load it with streaming=False.")
     if isinstance(images, Dataset):
         return _of_dataset(images)
     if isinstance(images, (str, os.PathLike)):

@@ -90,7 +90,8 @@ class ContrastiveStep:
     ) -> torch.Tensor:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         if self.trainer.args.world_size == 1 or not self.trainer.args.gather_negatives:
-            return model.contrastive_loss(images, texts, scale, **ids)
+            alone: torch.Tensor = model.contrastive_loss(images, texts, scale, **ids)
+            return alone
         counts, text_counts = row_counts(images), row_counts(texts)
         gathered: dict[str, Any] = {
             "all_image_embeds": gather_rows(images, counts),
@@ -99,9 +100,11 @@ class ContrastiveStep:
         for name, rows in ids.items():
             of_texts = name in ("text_image_ids", "caption_ids")
             gathered[f"all_{name}"] = gather_rows(rows, text_counts if of_texts else counts)
+        loss: torch.Tensor
         if "text_image_ids" in ids:
+            loss = model.contrastive_loss(images, texts, scale, **ids, **gathered)
             # A process's share of the loss, against DistributedDataParallel's mean over processes.
-            return model.contrastive_loss(images, texts, scale, **ids, **gathered) * len(counts)
+            return loss * len(counts)
         offset = sum(counts[: self.trainer.args.process_index])
         loss = model.contrastive_loss(images, texts, scale, **ids, **gathered, offset=offset)
         # A process with more pairs counts for more: the mean over processes is then the mean over pairs.
@@ -118,7 +121,8 @@ class ContrastiveStep:
 
 def _first_rows(inputs: dict[str, Any]) -> torch.Tensor:
     """One row an image: there may be more texts than that, never fewer."""
-    return next(rows for name, rows in inputs.items() if name in ("pixel_values", "image_features"))
+    rows: torch.Tensor = inputs["image_features"] if "image_features" in inputs else inputs["pixel_values"]
+    return rows
 
 
 def _ids(inputs: dict[str, Any]) -> Ids:

@@ -106,7 +106,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, bool):
         return kind is bool
     if kind is list and isinstance(value, list):
-        return all(any(_fits(each, part) for part in typing.get_args(hint)) for each in value) or hint is list
+        parts = [part for given in typing.get_args(hint) for part in _alternatives(given)]
+        return all(any(_fits(each, part) for part in parts) for each in value) or hint is list
     return isinstance(value, (int, float) if kind is float else kind)
 
 

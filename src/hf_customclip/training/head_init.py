@@ -148,7 +148,8 @@ def _cholesky(covariance: torch.Tensor, ridge: float) -> torch.Tensor:
     width = len(covariance)
     # Of features that never vary, as a single image's, there is nothing to tell apart, but no error either.
     variance = max(float(covariance.trace()) / width, SMALLEST_DEVIATION**2)
-    return torch.linalg.cholesky(covariance + ridge * variance * torch.eye(width).double())
+    root: torch.Tensor = torch.linalg.cholesky(covariance + ridge * variance * torch.eye(width).double())
+    return root
 
 
 def _strongest_directions(
@@ -175,4 +176,5 @@ def _rotation(size: int, directions: int, in_order: bool) -> torch.Tensor:
     columns = torch.randn(size, min(directions, size - 1), dtype=torch.float64, generator=generator)
     if in_order:
         columns = torch.eye(*columns.shape, dtype=torch.float64)
-    return torch.linalg.qr(columns - columns.mean(0))[0]
+    orthonormal: torch.Tensor = torch.linalg.qr(columns - columns.mean(0))[0]
+    return orthonormal

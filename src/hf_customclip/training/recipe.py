@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers.utils import cached_file, logging
 
+from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.towers_custom_clip import tower_config
 
 logger = logging.get_logger(__name__)
@@ -22,19 +23,21 @@ MEASURED_HEADS: dict[str, Any] = {
     "text_feature_layers": "auto",
     "vision_feature_poolings": "auto",
     "text_feature_poolings": "auto",
+    "average_mirrored": True,
     "standardize_features": True,
     "feature_dropout": 0.5,
 }
 
 
-def with_measured_heads(text: str | os.PathLike[str], options: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `CustomClipModel.from_vision_text_pretrained` with the recipe wherever they say nothing.
+def create_model(
+    vision: str | os.PathLike[str], text: str | os.PathLike[str], **options: Any
+) -> CustomClipModel:
+    """Two pretrained towers and new heads by the measured recipe, wherever the options say nothing else.
 
     Towers that are trained get plain heads on their pooled outputs, as there are no cached features.
 
     Args:
-        text: the text tower, which may say itself how it is pooled.
-        options: the arguments; each of them wins over the recipe.
+        vision, text, options: those of `CustomClipModel.from_vision_text_pretrained`; each wins over the recipe.
     """
     chosen = dict(options)
     hub_options = chosen.get("text_kwargs") or {}
@@ -46,7 +49,7 @@ def with_measured_heads(text: str | os.PathLike[str], options: dict[str, Any]) -
         chosen["text_pooling"] = text_pooling(text, **hub_options)
     if chosen.get("freeze_vision", True) and chosen.get("freeze_text", True):
         chosen = {**MEASURED_HEADS, **chosen}
-    return chosen
+    return CustomClipModel.from_vision_text_pretrained(vision, text, **chosen)
 
 
 def text_pooling(text: str | os.PathLike[str], **hub_options: Any) -> str:

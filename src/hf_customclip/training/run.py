@@ -17,14 +17,13 @@ from ..evaluation.overlap import DataOrigin
 from ..features.shard_dataset import FeatureShards
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE
-from ..modeling.modeling_custom_clip import CustomClipModel
 from ..modeling.processing_custom_clip import CustomClipProcessor
 from .callbacks import ChanceLossCallback, OverfittingCallback
 from .checks import check_processor_options, check_sections, check_splits, prepare_output_folder
 from .config import TrainConfig
 from .final_results import report_saved_model
 from .progress_table import show_progress_table
-from .recipe import with_measured_heads
+from .recipe import create_model
 from .trainer import CustomClipTrainer
 from .training_args import CustomClipTrainingArguments
 
@@ -49,7 +48,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     processor = build_processor(config)
     check_processor_options(processor.image_processor, config.processor)
     trainer = CustomClipTrainer(
-        model=build_model(config.model),
+        model=create_model(**config.model),
         args=args,
         train_dataset=splits["train"],
         eval_dataset=splits.get("validation"),
@@ -68,7 +67,7 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     trainer.publisher.data_description = description
     options = {key: value for key, value in data.items() if key != "source"}
     trainer.checkpoints.data_origin = DataOrigin.of(str(data["source"]), options, found.split_rule)
-    metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
+    metrics: dict[str, float] = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
     trainer.save_state()
     if trainer.is_world_process_zero():
@@ -92,11 +91,6 @@ def _load_splits(data: dict[str, Any]) -> tuple[dict[str, Any], DataReport]:
         measured, _ = load_with_report(**{**data, "languages": eval_languages})
         splits = {**measured, "train": splits["train"]}
     return splits, report
-
-
-def build_model(model: dict[str, Any]) -> CustomClipModel:
-    """The towers and new heads that a configuration's section `model` describes."""
-    return CustomClipModel.from_vision_text_pretrained(**with_measured_heads(model["text"], model))
 
 
 def build_processor(config: TrainConfig) -> CustomClipProcessor:

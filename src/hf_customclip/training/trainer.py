@@ -28,6 +28,7 @@ from ..features.shard_dataset import FeatureShards
 from ..hub.publishing import Publisher
 from ..inference.hubness import HubnessBank
 from .checkpoints import Checkpoints
+from .checks import check_tokenizer
 from .contrastive_step import ContrastiveStep
 from .distributed import gather_rows, row_counts
 from .ema import WeightAverage
@@ -39,6 +40,7 @@ from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .trained_weights import hold_trained_in_float32, rate_factors, split_by_rate
 from .training_args import CustomClipTrainingArguments
 
+SOME = 200
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
@@ -113,6 +115,7 @@ class CustomClipTrainer(Trainer):
         """
         checkpoint = self.checkpoints.find(resume_from_checkpoint)
         self.checkpoints.discard_unfinished()
+        self._check_captions()
         self.publisher.begin()
         hold_trained_in_float32(self.model)
         if checkpoint is None:
@@ -124,6 +127,12 @@ class CustomClipTrainer(Trainer):
                 output = super().train(checkpoint, *args, **kwargs)
         self.publisher.finish()
         return output
+
+    def _check_captions(self) -> None:
+        tokenizer = getattr(self.processing_class, "tokenizer", None)
+        if tokenizer is not None and isinstance(self.train_dataset, Dataset):
+            first = self.train_dataset.select_columns("captions")[:SOME]["captions"]
+            check_tokenizer(tokenizer, self.model, [caption for captions in first for caption in captions])
 
     @contextmanager
     def _average_of_weights(self) -> Iterator[None]:
@@ -172,7 +181,7 @@ class CustomClipTrainer(Trainer):
 
     # ---- Data ----
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches of images with their chosen captions, or of pairs without duplicates; this process's share."""
         if self.train_dataset is None:
             raise ValueError("training needs a train_dataset")
@@ -195,7 +204,7 @@ class CustomClipTrainer(Trainer):
             ),
         )
 
-    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader[Any]:
         """Images with all their captions, this process's share of them in order."""
         known: Any = self.eval_dataset
         if eval_dataset is None and known is None:
@@ -207,11 +216,11 @@ class CustomClipTrainer(Trainer):
         share = np.array_split(np.arange(len(items)), self.args.world_size)[self.args.process_index]
         return self._loader(items, sampler=share.tolist(), batch_size=self.args.eval_batch_size)
 
-    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader[Any]:
         """As `get_eval_dataloader`."""
         return self.get_eval_dataloader(test_dataset)
 
-    def num_examples(self, dataloader: DataLoader) -> int:
+    def num_examples(self, dataloader: DataLoader[Any]) -> int:
         """Images or pairs that an epoch shows, or images that are evaluated."""
         sampler = dataloader.batch_sampler
         shown = getattr(sampler, "num_images", getattr(sampler, "num_pairs", None))
@@ -219,7 +228,7 @@ class CustomClipTrainer(Trainer):
 
     def _loader(
         self, dataset: TrainingDataset | FeatureShards | RetrievalDataset, **options: Any
-    ) -> DataLoader:
+    ) -> DataLoader[Any]:
         if not dataset.is_cached:  # cached features lie in memory, where workers would only copy them
             options |= {
                 "num_workers": self.args.dataloader_num_workers,
@@ -229,9 +238,15 @@ class CustomClipTrainer(Trainer):
             }
         loader = DataLoader(dataset, collate_fn=self.data_collator, **options)
         # The samplers have dealt out the shares; accelerate would even them out with images shown twice.
-        return prepare_data_loader(
-            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        prepared: DataLoader[Any] = prepare_data_loader(
+            loader,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            non_blocking=self.args.accelerator_config.non_blocking,
         )
+        return prepared
 
     def _training_data(self) -> TrainingDataset | FeatureShards:
         assert self.train_dataset is not None
@@ -299,7 +314,7 @@ class CustomClipTrainer(Trainer):
 
     def evaluation_loop(
         self,
-        dataloader: DataLoader,
+        dataloader: DataLoader[Any],
         description: str,
         prediction_loss_only: bool | None = None,
         ignore_keys: list[str] | None = None,
@@ -313,7 +328,7 @@ class CustomClipTrainer(Trainer):
         with self._shown_weights():
             return self._evaluation(dataloader, metric_key_prefix)
 
-    def _evaluation(self, dataloader: DataLoader, metric_key_prefix: str) -> EvalLoopOutput:
+    def _evaluation(self, dataloader: DataLoader[Any], metric_key_prefix: str) -> EvalLoopOutput:
         self.model.eval()
         self.callback_handler.eval_dataloader = dataloader
         parts: dict[str, list[torch.Tensor]] = {}

@@ -104,11 +104,12 @@ class CustomClipTrainingArguments(TrainingArguments):
         default=1,
         metadata={
             "help": "Views of each image from which every step draws one: 1 for the image as it is, 2 for its mirror "
-            "image too, more for so many random crops beside; each is one more pass that is cached."
+            "image too (unless the model averages it), more for so many random crops beside; each is one more pass "
+            "that is cached."
         },
     )
     hubness_bank_size: int = field(
-        default=2000,
+        default=4000,
         metadata={
             "help": "Training images and captions whose embeddings are saved with the model, to correct rankings for "
             "hubs; evaluation then shows both. In runs on cached features; 0 for none."

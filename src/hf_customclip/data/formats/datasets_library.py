@@ -47,14 +47,20 @@ def load_from_hub(repo: str, name: str | None, revision: str | None, streaming: 
     except RuntimeError as error:
         if "scripts are no longer supported" in str(error):
             raise _script_error(repo) from None
+        if "client has been closed" in str(error):  # huggingface_hub before 1.28, asking a second time
+            raise _unreachable_error(repo, error) from error
         raise
     except ConnectionError as error:
-        raise DataError(
-            f"The Hugging Face Hub cannot be reached, so {repo!r} cannot be loaded ({error}). "
-            f"No folder {repo!r} is here either; data on disk are given by their path."
-        ) from error
+        raise _unreachable_error(repo, error) from error
     except DatasetNotFoundError as error:
         raise DataError(f"{error} No file or folder {repo!r} is here either.") from error
+
+
+def _unreachable_error(repo: str, error: Exception) -> DataError:
+    return DataError(
+        f"The Hugging Face Hub cannot be reached, so {repo!r} cannot be loaded ({error}). "
+        f"No folder {repo!r} is here either; data on disk are given by their path."
+    )
 
 
 def _script_error(repo: str) -> DataError:
