@@ -22,7 +22,7 @@ build: .venv/ready ## wheel and source archive in dist/, tried in fresh environm
 	$(BIN)/python tests/repository/try_wheel.py dist
 
 docs: .venv/ready ## the pages as a site, in site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not our warning: what becomes of MkDocs in 2027
 
 test-lowest: ## the tests on the lowest versions that pyproject.toml allows
 	test -x .venv-lowest/bin/uv || ($(PYTHON) -m venv .venv-lowest && .venv-lowest/bin/pip install -q uv)

@@ -26,16 +26,15 @@ from sample.towers import ENGLISH, MULTILINGUAL, build_towers  # noqa: E402
 from transformers import set_seed  # noqa: E402
 
 from hf_customclip import (  # noqa: E402
-    CustomClipModel,
     CustomClipProcessor,
     CustomClipTrainer,
     CustomClipTrainingArguments,
+    create_model,
 )
 from hf_customclip.data import load_image_text_dataset  # noqa: E402
 from hf_customclip.evaluation.corrected import PREFIX  # noqa: E402
 from hf_customclip.evaluation.reports import languages_of  # noqa: E402
 from hf_customclip.training.config import load_config  # noqa: E402
-from hf_customclip.training.recipe import with_measured_heads  # noqa: E402
 from hf_customclip.training.run import run_training  # noqa: E402
 
 FIVE = ["en", "de", "es", "ja", "zh"]
@@ -64,7 +63,7 @@ def flickr8k(tower: str, languages: list[str], cache: Path, captions: str, image
             folder, seed=0, feature_cache_dir=str(cache / "features"), save_strategy="no", report_to="none"
         )
         trainer = CustomClipTrainer(
-            CustomClipModel.from_vision_text_pretrained(**with_measured_heads(names["text"], names)),
+            create_model(**names),
             arguments,
             train_dataset=load_image_text_dataset(captions, "train", images=images, languages=languages),
             processing_class=CustomClipProcessor.from_vision_text_pretrained(**names),

@@ -1,11 +1,13 @@
-"""Every family of towers: joined, or refused in a sentence. Prints the table of docs/towers.md.
+"""Every family of towers: joined, or refused in a sentence. Writes the tables of docs/towers.md.
 
-    python benchmarks/towers.py [--onnx] [--only NAME ...] > table.md
+    python benchmarks/towers.py --results outputs/towers.jsonl --page docs/towers.md [--onnx] [--only NAME ...]
 
-Of each family of transformers, torchvision and timm a tiny member with random weights is joined with a tiny
-tower of the other kind. "works" means: joined with its defaults (or with the setting named), image and text
-embedded, the same from cached features, saved, loaded by AutoModel and, in a process without this package, by
-the checkpoint's own code, with the same embeddings each time, and used by transformers' zero-shot pipeline.
+Of each family of transformers, torchvision and timm a tiny member with random weights (`tiny_towers.py`) is joined
+with a tiny tower of the other kind. "works" means: joined with its defaults (or with the setting named), image and
+text embedded, the same from cached features, saved, loaded by AutoModel and, in a process without this package, by
+the checkpoint's own code, with the same embeddings each time, and used by transformers' zero-shot pipeline; "ONNX"
+that its graph gives the same embeddings too. Anything else than "works" and "refused" ends the script with an error.
+Families of the results file are not tried again; a few at a time run in a process of their own.
 """
 
 from __future__ import annotations
@@ -15,70 +17,28 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers as tr
 from PIL import Image
-from transformers import CONFIG_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+from tiny_towers import SMALL, all_families, kinds, tiny_config, tiny_configs, write_tower
 
-from hf_customclip import CustomClipModel, CustomClipProcessor, TorchvisionBackboneModel
+from hf_customclip import CustomClipModel, CustomClipProcessor
+from hf_customclip.export import ExportError, export_onnx
+from hf_customclip.modeling.contract_custom_clip import probe_inputs
 from hf_customclip.modeling.joining_custom_clip import first_line
+from hf_customclip.modeling.towers_custom_clip import image_input_shape
 
-VOCABULARY = 120
-MOST_PARAMETERS = 15_000_000
-POOLINGS = ("mean", "cls")
-WIDE = ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "embed_dim", "word_embed_proj_dim")
-DEEP = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers")
-HEADS = (
-    "num_attention_heads", "n_head", "n_heads", "num_heads", "num_key_value_heads",
-    "encoder_attention_heads", "decoder_attention_heads", "num_experts_per_tok",
-)  # fmt: skip
-INNER = (
-    "intermediate_size", "d_ff", "ffn_dim", "n_inner", "d_inner", "hidden_dim", "ffn_hidden_size",
-    "encoder_ffn_dim", "decoder_ffn_dim", "n_positions", "max_position_embeddings",
-)  # fmt: skip
-SMALL: dict[str, Any] = {
-    **dict.fromkeys(WIDE, 32), **dict.fromkeys(DEEP, 2), **dict.fromkeys(HEADS, 2), **dict.fromkeys(INNER, 64),
-    "head_dim": 16, "d_kv": 16, "vocab_size": VOCABULARY, "image_size": 32, "patch_size": 8,
-    "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_intermediate_size": 32,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.1,
-}  # fmt: skip
-# What a family's own rules ask for beside that.
-SPECIAL: dict[str, dict[str, Any]] = {
-    "swin": {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2, "patch_size": 4},
-    "swinv2": {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2, "patch_size": 4},
-    "donut-swin": {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 2, "patch_size": 4},
-    "gpt_neo": {"num_layers": 2, "attention_types": [[["global", "local"], 1]]},
-    "funnel": {"block_sizes": [1, 1], "d_head": 16, "n_head": 2},
-    "reformer": {"axial_pos_embds": False, "attn_layers": ["local", "local"], "local_attn_chunk_length": 8},
-    "mamba2": {"num_heads": 4, "head_dim": 16, "expand": 2, "state_size": 16, "n_groups": 1},
-    "longformer": {"attention_window": 8},
-}
-# One of each torchvision family, with inputs of 64 pixels where the network takes them.
-TORCHVISION = (
-    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5",
-    "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "resnext50_32x4d", "shufflenet_v2_x0_5",
-    "squeezenet1_1", "swin_t", "swin_v2_t",
-)  # fmt: skip
-# The smallest member of each timm family that has one of less than 12 million parameters.
-TIMM = (
-    "halonet_h1", "test_byobnet", "cait_xxs24_224", "coat_tiny", "convit_tiny", "test_convnext", "crossvit_tiny_240",
-    "csatv2", "cs3darknet_focus_s", "cspnext_tiny", "deit_tiny_patch16_224", "densenet121", "dpn68",
-    "edgenext_xx_small", "efficientformer_l1", "efficientformerv2_s0", "test_efficientnet", "efficientvim_m1",
-    "efficientvit_b0", "efficientvit_m0", "vit_tiny_patch16_dinov3_qkvb", "fasternet_t0", "fastvit_s12",
-    "gcvit_xxtiny", "ghostnet_050", "hgnetv2_b0", "hrnet_w18_small", "iformer_s", "inception_next_atto",
-    "test_mambaout", "test_coatnet", "poolformerv2_s12", "mobilenetv3_small_050", "mobilevit_xxs", "test_nfnet",
-    "pit_xs_224", "pvt_v2_b0", "regnetx_002", "repghostnet_050", "repvit_m1", "resnest14d", "test_resnet",
-    "resnetv2_18", "rexnet_100", "legacy_seresnet18", "shvit_s1", "skresnet18", "starnet_s050", "swiftformer_xs",
-    "tiny_vit_5m_224", "visformer_tiny", "test_vit", "vit_tiny_r_s16_p8_224", "test_vit_relpos",
-    "ese_vovnet19b_slim_dw", "xcit_nano_12_p8_224",
-)  # fmt: skip
+AT_ONCE = 12
+SECONDS = 1200
+MARK = "<!-- What follows is written by benchmarks/towers.py. -->"
 LOAD_ELSEWHERE = """
 import sys
 sys.modules["hf_customclip"] = None  # cannot be imported: the checkpoints' own code must do
@@ -100,97 +60,68 @@ for folder in sys.argv[1:]:
 
 @dataclass
 class Result:
-    """What became of one family: `outcome` is "works", "works with …", "refused", "fails" or "not built"."""
+    """What became of one family: `outcome` is "works", "refused", "fails", or "left out" of the tables."""
 
     kind: str
     family: str
     tower: str
     outcome: str
-    sentence: str = ""
+    note: str = ""
+    """The setting that it works with, the sentence of the refusal, or what failed."""
+    onnx: str = ""
+    """"ONNX" or "no ONNX", where that was tried."""
 
 
-def families() -> Iterator[tuple[str, str]]:
-    """("vision" or "text", name) of all families, transformers' first."""
-    kinds = {"pixel_values": "vision", "input_ids": "text"}
-    for model_type in dict.fromkeys(config_class.model_type for config_class in MODEL_MAPPING):
-        if model_type not in ("timm_wrapper", "timm_backbone", "torchvision_backbone", "custom_clip"):
-            try:
-                with torch.device("meta"):
-                    model = _class_of(config := tiny_config(model_type))(config)
-            except Exception:  # not to be built in small, or not without another library
-                continue
-            small = sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
-            if small and str(model.main_input_name) in kinds:
-                yield kinds[model.main_input_name], model_type
-    yield from (("vision", f"torchvision/{name}") for name in TORCHVISION)
-    yield from (("vision", f"timm/{name}") for name in TIMM)
+class Scratch:
+    """A folder with a tiny tower of each kind, for those of the other kind to be joined with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        write_tower(tiny_config(tr.ViTConfig, SMALL), folder / "vit")
+        write_tower(tiny_config(tr.BertConfig, SMALL), folder / "bert")
+        self.other = {"vision": {"text": str(folder / "bert")}, "text": {"vision": str(folder / "vit")}}
+        self.saved: dict[Path, Result] = {}
+
+    def new(self) -> Path:
+        """An empty folder."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
 
 
-def tiny_config(model_type: str) -> Any:
-    """The family's configuration with every size that it has a name for made small."""
-    config_class = CONFIG_MAPPING[model_type]
-    known = {name for cls in config_class.__mro__ for name in getattr(cls, "__annotations__", {})}
-    aliases = getattr(config_class, "attribute_map", {})
-    options = {
-        name: value
-        for name, value in SMALL.items()
-        if name in known or (name in aliases and aliases[name] not in SMALL)
-    }
-    defaults = config_class()
-    lists = {name for name in options if isinstance(getattr(defaults, name, None), (list, tuple))}
-    options = {name: value for name, value in options.items() if name not in lists}
-    if isinstance(depths := getattr(defaults, "depths", None), (list, tuple)):
-        options["depths"] = [1] * len(depths)
-    return config_class(**{**options, **SPECIAL.get(model_type, {})})
+def try_family(family: str, scratch: Scratch, onnx: bool = False) -> list[Result]:
+    """The family's results, one for each kind of tower that it is; without loading in another process.
 
-
-def _class_of(config: Any) -> Any:
-    found = MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), None) or MODEL_MAPPING[type(config)]
-    return found[0] if isinstance(found, (tuple, list)) else found
-
-
-def write_tower(family: str, folder: Path) -> str:
-    """Save a tiny member of the family; the name of its class."""
-    torch.manual_seed(0)
-    if family.startswith("torchvision/"):
-        model: Any = TorchvisionBackboneModel.from_torchvision(family.split("/")[1], weights=None)
-    elif family.startswith("timm/"):
-        model = tr.AutoModel.from_config(tr.TimmWrapperConfig(architecture=family.split("/")[1]))
-    else:
-        config = tiny_config(family)
-        # Of an encoder and decoder the whole is saved, as published checkpoints are.
-        model = tr.AutoModel.from_config(config)
-    model.save_pretrained(folder)
-    return type(model).__name__
-
-
-def try_family(kind: str, family: str, folder: Path, other: str, onnx: bool = False) -> Result:
-    """Join a member of the family with the `other` tower and go through everything but `LOAD_ELSEWHERE`."""
+    Where a tiny member cannot embed, members nearer to the family's defaults are tried too.
+    """
+    results: dict[str, Result] = {}
     try:
-        tower = write_tower(family, folder / "tower")
+        for config in tiny_configs(family):
+            found = kinds(config)
+            for kind in found:
+                # It may be of a size that does not go with the others.
+                last = results.get(kind)
+                if last is None or last.outcome == "left out" or "cannot embed" in last.note:
+                    results[kind] = _try_tower(kind, family, config, scratch, onnx)
+            if not found:
+                return [Result("", family, "", "left out", "takes neither images nor texts")]
     except Exception as error:  # transformers' own
-        return Result(kind, family, "", "not built", f"AutoModel builds no tiny member: {first_line(error)}")
-    names = {"vision": str(folder / "tower"), "text": other} if kind == "vision" else {
-        "vision": other, "text": str(folder / "tower")}  # fmt: skip
-    options: dict[str, Any] = {"projection_dim": 16, "max_text_length": 16}
-    setting = ""
-    for pooling in (None, *POOLINGS):
-        if pooling is not None:
-            setting, options[f"{kind}_pooling"] = f" with {kind}_pooling={pooling!r}", pooling
-        try:
-            model = CustomClipModel.from_vision_text_pretrained(**names, **options).eval()
-            break
-        except ValueError as error:
-            sentence = first_line(error)
-            if "'mean'" not in sentence or pooling == POOLINGS[-1]:
-                return Result(kind, family, tower, "refused", sentence)
-        except Exception as error:  # the third outcome
-            return Result(
-                kind, family, tower, "fails", f"joining: {type(error).__name__}: {first_line(error)}"
-            )
-    step = "embedding"
+        if not results:
+            return [Result("", family, "", "left out", first_line(error))]
+    return list(results.values())
+
+
+def _try_tower(kind: str, family: str, config: Any, scratch: Scratch, onnx: bool) -> Result:
+    folder = scratch.new()
     try:
-        inputs = _inputs(model)
+        tower = write_tower(config, folder / "tower")
+    except Exception as error:  # transformers' own
+        return Result(kind, family, "", "left out", first_line(error))
+    result = Result(kind, family, tower, "works")
+    step = "joining"
+    try:
+        model, result.note = _join(kind, {kind: str(folder / "tower"), **scratch.other[kind]})
+        result.tower = type(model.get_submodule(f"{kind}_model")).__name__
+        step = "embedding"
+        inputs = {**probe_inputs(model, "vision"), **probe_inputs(model, "text")}
         with torch.no_grad():
             expected = model(**inputs)
             step = "cached features"
@@ -200,10 +131,8 @@ def try_family(kind: str, family: str, folder: Path, other: str, onnx: bool = Fa
             step = "saving and loading"
             model.save_pretrained(folder / "joined")
             _check_same(tr.AutoModel.from_pretrained(folder / "joined").eval()(**inputs), expected)
-        torch.save(
-            {"inputs": inputs, "image_embeds": expected.image_embeds, "text_embeds": expected.text_embeds},
-            folder / "joined/expected.pt",
-        )
+        embeds = {name: expected[name] for name in ("image_embeds", "text_embeds")}
+        torch.save({"inputs": inputs, **embeds}, folder / "joined/expected.pt")
         step = "the pipeline"
         processor = _processor(model)
         task = tr.pipeline(
@@ -212,17 +141,34 @@ def try_family(kind: str, family: str, folder: Path, other: str, onnx: bool = Fa
         )  # fmt: skip
         task(Image.effect_noise((40, 30), 60).convert("RGB"), candidate_labels=["a b", "c"])
         if onnx:
-            step = "ONNX"
-            setting += _onnx(model, processor, folder / "onnx")
+            result.onnx = _onnx(model, processor, folder)
+        scratch.saved[folder / "joined"] = result
+    except Refused as refused:
+        result.outcome, result.note = "refused", str(refused)
     except Exception as error:  # the third outcome
-        return Result(kind, family, tower, "fails", f"{step}: {type(error).__name__}: {first_line(error)}")
-    return Result(kind, family, tower, f"works{setting}")
+        result.outcome, result.note = "fails", f"{step}: {type(error).__name__}: {first_line(error)}"
+    return result
 
 
-def _inputs(model: Any) -> dict[str, torch.Tensor]:
-    from hf_customclip.modeling.contract_custom_clip import probe_inputs
+class Refused(Exception):
+    """By a sentence."""
 
-    return {**probe_inputs(model, "vision"), **probe_inputs(model, "text")}
+
+def _join(kind: str, names: dict[str, str]) -> tuple[Any, str]:
+    """The joined model, and the pooling that it needs instead of its default ("" for none)."""
+    options: dict[str, Any] = {"projection_dim": 16, "max_text_length": 16}
+    for pooling in ("", "mean", "cls"):
+        chosen = {f"{kind}_pooling": pooling} if pooling else {}
+        try:
+            model = CustomClipModel.from_vision_text_pretrained(**names, **options, **chosen).eval()
+        except ValueError as error:
+            if not pooling:
+                sentence = first_line(error)
+            if "pooling" not in first_line(error):
+                break
+        else:
+            return model, f"{kind}_pooling={pooling!r}" if pooling else ""
+    raise Refused(sentence)
 
 
 def _check_same(found: Any, expected: Any) -> None:
@@ -231,8 +177,6 @@ def _check_same(found: Any, expected: Any) -> None:
 
 
 def _processor(model: Any) -> Any:
-    from hf_customclip.modeling.towers_custom_clip import image_input_shape
-
     _, height, width = image_input_shape(model.config.vision_config)
     size = {"height": height, "width": width}
     letters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz"]
@@ -242,78 +186,125 @@ def _processor(model: Any) -> Any:
 
 
 def _onnx(model: Any, processor: Any, folder: Path) -> str:
-    from hf_customclip.export import ExportError, export_onnx
-
     try:
-        export_onnx(model, processor, folder)
+        export_onnx(model, processor, folder / "onnx")
     except ExportError:
-        return ", no ONNX"
-    return ", ONNX"
+        return "no ONNX"
+    return "ONNX"
 
 
-def load_elsewhere(folders: list[Path]) -> dict[Path, str]:
-    """By the checkpoints' own code in another process: for each folder "" or what failed."""
+def load_elsewhere(scratch: Scratch) -> None:
+    """Load what was saved by the checkpoints' own code in another process; what fails there "fails"."""
     done = subprocess.run(
-        [sys.executable, "-c", LOAD_ELSEWHERE, *map(str, folders)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        [sys.executable, "-c", LOAD_ELSEWHERE, *map(str, scratch.saved)], capture_output=True, text=True, check=False
+    )  # fmt: skip
     told = {line.split()[1]: line for line in done.stdout.splitlines() if line.startswith(("same", "failed"))}
-    missing = f"failed: {done.stderr[-200:]}"
-    return {f: "" if (line := told.get(str(f), missing)).startswith("same") else line for f in folders}
+    for folder, result in scratch.saved.items():
+        line = told.get(str(folder), f"failed: {done.stderr[-200:]}")
+        if not line.startswith("same"):
+            result.outcome, result.note = "fails", f"remote code: {line}"
 
 
-def other_towers(folder: Path) -> dict[str, str]:
-    """A tiny tower of each kind for those of the other kind to be joined with."""
-    write_tower("vit", folder / "vit")
-    write_tower("bert", folder / "bert")
-    return {"vision": str(folder / "bert"), "text": str(folder / "vit")}
-
-
-def try_families(names: list[tuple[str, str]], onnx: bool = False) -> list[Result]:
-    """The results of (kind, family) pairs; those that work have been loaded in another process too."""
-    results, saved = [], {}
-    with tempfile.TemporaryDirectory() as scratch:
-        others = other_towers(Path(scratch))
-        for number, (kind, family) in enumerate(names):
-            start, folder = time.perf_counter(), Path(scratch, str(number))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                result = try_family(kind, family, folder, others[kind], onnx)
-            results.append(result)
-            if result.outcome.startswith("works"):
-                saved[folder / "joined"] = result
-            seconds = time.perf_counter() - start
-            print(json.dumps([*vars(result).values(), round(seconds, 1)]), file=sys.stderr, flush=True)
-            if len(saved) == 40 or number == len(names) - 1:  # before the disk is full
-                for joined, failure in load_elsewhere(list(saved)).items():
-                    if failure:
-                        saved[joined].outcome, saved[joined].sentence = "fails", f"remote code: {failure}"
-                saved = {}
+def try_families(families: Iterable[str], onnx: bool = False) -> list[Result]:
+    """The results of the families, those that work loaded in another process too."""
+    results = []
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scratch = Scratch(Path(folder))
+        for family in families:
+            results += try_family(family, scratch, onnx)
+        load_elsewhere(scratch)
     return results
 
 
-def table(results: list[Result]) -> str:
-    """Markdown."""
-    rows = ["| tower | family | class | outcome |", "| --- | --- | --- | --- |"]
-    for result in sorted(results, key=lambda result: (result.kind != "vision", result.family)):
-        outcome = f"{result.outcome}: {result.sentence}" if result.sentence else result.outcome
-        rows.append(f"| {result.kind} | {result.family} | {result.tower} | {outcome.replace('|', '/')} |")
-    return "\n".join(rows)
+def try_in_another_process(families: list[str], onnx: bool) -> list[Result]:
+    """The same; if the process dies or hangs, family by family, so that it is known by which."""
+    command = [sys.executable, __file__, *["--onnx"] * onnx, "--here", *families]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        if len(families) == 1:
+            return [Result("", families[0], "", "fails", f"its process: {error} {str(error.stderr)[-300:]}")]
+        return [result for family in families for result in try_in_another_process([family], onnx)]
+    return [Result(**json.loads(line)) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def page(results: list[Result]) -> str:
+    """Markdown: the counts, the two tables, and what is left out."""
+    parts = []
+    for kind, name in (("vision", "Image"), ("text", "Text")):
+        rows = sorted((result for result in results if result.kind == kind and result.tower), key=_order)
+        count = Counter(result.outcome for result in rows)
+        parts += [
+            f"\n## {name} towers\n",
+            f"{len(rows)} families: {count['works']} work, {count['refused']} are refused.\n",
+            "| family | class | outcome |\n| --- | --- | --- |",
+            *(f"| {row.family} | {row.tower} | {_cell(row)} |" for row in rows),
+        ]
+    left_out = [result for result in results if result.outcome == "left out"]
+    neither = [result.family for result in left_out if "neither" in result.note]
+    unbuilt = [f"{result.family} ({result.note})" for result in left_out if "neither" not in result.note]
+    parts += [
+        "\n## Left out\n",
+        f"{len(neither)} model types take neither images nor texts: {', '.join(sorted(neither))}.\n",
+        f"Of {len(unbuilt)} AutoModel builds no small member: {'; '.join(sorted(unbuilt))}.",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _order(result: Result) -> tuple[bool, str]:
+    return "/" in result.family, result.family
+
+
+def _cell(result: Result) -> str:
+    said = ", ".join(filter(None, [result.note, result.onnx]))
+    return f"{result.outcome}: {said}".removesuffix(": ").replace("|", "/")
+
+
+def _read(file: Path) -> list[Result]:
+    """The last result of each family and kind."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.touch()
+    results = [Result(**json.loads(line)) for line in file.read_text().splitlines()]
+    return list({(result.family, result.kind): result for result in results}.values())
 
 
 def main() -> None:
-    """Try the families, all or those named."""
+    """Try the families that the results lack, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--results", type=Path, default=Path("outputs/towers.jsonl"), help="one JSON line a result"
+    )
+    parser.add_argument("--page", type=Path, help="replace the tables of this page")
     parser.add_argument("--onnx", action="store_true", help="export those that work to ONNX too")
     parser.add_argument("--only", nargs="+", help="these families")
+    parser.add_argument("--here", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     tr.logging.set_verbosity_error()
     tr.logging.disable_progress_bar()
-    names = [name for name in families() if name[1] in (arguments.only or [name[1]])]
-    results = try_families(names, arguments.onnx)
-    print(table(results))
+    if arguments.here:
+        results = try_families(arguments.here, arguments.onnx)
+        print(*(json.dumps(asdict(result)) for result in results), sep="\n")
+        return
+    results = _read(arguments.results)
+    done = {result.family for result in results}
+    if arguments.onnx:
+        done -= {result.family for result in results if result.outcome == "works" and not result.onnx}
+    missing = [family for family in arguments.only or all_families() if family not in done]
+    chunks = [missing[start : start + AT_ONCE] for start in range(0, len(missing), AT_ONCE)]
+    with ThreadPoolExecutor(2) as pool, arguments.results.open("a") as file:
+        running = [pool.submit(try_in_another_process, chunk, arguments.onnx) for chunk in chunks]
+        for finished in as_completed(running):
+            file.writelines(json.dumps(asdict(result)) + "\n" for result in finished.result())
+            file.flush()
+    results = _read(arguments.results)
+    if arguments.page:
+        before = arguments.page.read_text().split(MARK)[0]
+        arguments.page.write_text(f"{before}{MARK}\n{page(results)}")
+    for result in results:
+        if result.outcome == "fails":
+            print(f"{result.kind} {result.family}: {result.note}", file=sys.stderr)
+    sys.exit(any(result.outcome == "fails" for result in results))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision
 from hub.server import LocalHub
-from huggingface_hub import HfApi
+from hub.store import StoredFile, User
 from page_blocks import READ_ONLY, blocks_of
 from tiny import tiny_text_tower, tiny_vision_tower
 
@@ -32,19 +32,23 @@ SERVES = re.compile(r"^(hf-customclip demo [^#\n]*)", re.MULTILINE)
 def hub(tmp_path, monkeypatch):
     """The towers of the README on a Hub of this machine, and of torchvision in its cache."""
     with LocalHub() as running:
-        namespaces = tuple(name.split("/")[0] for name in TOWERS)
-        running.store.add_user(TOKEN, "user", "write", namespaces)
-        api = HfApi(running.endpoint, token=TOKEN)
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        user = User("user", organizations=tuple(name.split("/")[0] for name in TOWERS))
+        running.store.users[TOKEN] = user
         for name, make in TOWERS.items():
             folder = tmp_path / "towers" / name
             make(folder)
-            api.create_repo(name)
-            api.upload_folder(repo_id=name, folder_path=folder)
+            running.store.create(user, "model", name, private=False)
+            files = {path.name: StoredFile(path.read_bytes()) for path in folder.iterdir()}
+            running.store.repos["model", name].add_commit("main", "The tower", files)
         weights = tmp_path / "torch" / "hub" / "checkpoints" / RESNET34
         weights.parent.mkdir(parents=True)
         torch.save(torchvision.models.resnet34().state_dict(), weights)
-        environment = {"HF_ENDPOINT": running.endpoint, "HF_TOKEN": TOKEN, "HF_HOME": tmp_path / "hf"}
+        environment = {
+            "HF_ENDPOINT": running.endpoint,
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": tmp_path / "hf",
+            "HF_HUB_DISABLE_XET": "1",
+        }
         for name, value in {**environment, "TORCH_HOME": tmp_path / "torch"}.items():
             monkeypatch.setenv(name, str(value))
         monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -80,7 +84,7 @@ def test_the_readme_runs(shop, hub):
             parts.append(code)
         elif language == "bash":
             code = SERVES.sub(
-                r"{ timeout 15 \1 || [ $? = 124 ]; }", code
+                r"{ timeout 15 \1 || [ $? = 124 ]; } ", code
             )  # a page is served until it is stopped
             parts.append(f'subprocess.run(["bash", "-euxo", "pipefail", "-c", {code!r}], check=True)')
         else:

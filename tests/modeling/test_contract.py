@@ -1,5 +1,6 @@
 """Pins: towers are tried once when they are joined; what could not work to the end is refused in a sentence that
-says what to do; decoders embed texts by every route."""
+says what to do (towers for other images than RGB, texts beyond the positions, texts without a token); decoders embed
+texts by every route."""
 
 import pytest
 import torch
@@ -46,10 +47,26 @@ def test_channels_last_maps(tmp_path):
 
 
 def test_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"4 channels.*RGB"):
-        join(tmp_path, tr.ViTConfig(**SIZES, image_size=32, patch_size=8, num_channels=4))
+    for channels in (1, 4):
+        with pytest.raises(ValueError, match=rf"{channels} channels.*RGB"):
+            join(tmp_path, tr.ViTConfig(**SIZES, image_size=32, patch_size=8, num_channels=channels))
     with pytest.raises(ValueError, match=r"max_text_length=65 .* 64 tokens"):
         join(tmp_path, max_text_length=65)
+
+
+def test_texts_that_are_too_long_or_empty(tmp_path):
+    """A decoder's positions end too; the advice is one that can be followed."""
+    gpt = tr.GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=99, n_positions=24)
+    with pytest.raises(
+        ValueError, match=r"max_text_length=32 is more than the 24 tokens.*choose max_text_length=24"
+    ):
+        join(tmp_path, text=gpt, max_text_length=32)
+    model = join(tmp_path, text=gpt)
+    for embed in (model, model.get_text_features):
+        with pytest.raises(ValueError, match=r"25 tokens.* at most 24.*max_length=16"):
+            embed(input_ids=torch.ones(1, 25, dtype=torch.long))
+        with pytest.raises(ValueError, match="no tokens"):
+            embed(input_ids=torch.ones(1, 0, dtype=torch.long))
 
 
 def test_masking_is_switched_off(tmp_path):

@@ -1,5 +1,5 @@
-"""Pins: images are prepared as the image tower's weights were trained (torchvision's own preset, timm's,
-the checkpoint's), the tutorial's squashed resize can be had, captions are padded and cut by themselves."""
+"""Pins: images are prepared as the image tower's weights were trained (torchvision's own preset, the checkpoint's;
+timm's: test_timm_presets.py), the tutorial's squashed resize can be had, captions are padded and cut by themselves."""
 
 import numpy as np
 import pytest
@@ -77,22 +77,6 @@ def test_checkpoints_own_preprocessing(kind, text, tmp_path, photograph):
         assert torch.equal(pixels, expected["pixel_values"])
     brighter = CustomClipProcessor.from_vision_text_pretrained(folder, text, do_normalize=False)
     assert brighter(images=photograph, return_tensors="pt")["pixel_values"].min() >= 0
-
-
-def test_timms_preset(text, tmp_path, photograph):
-    """Shortest edge 32 / 0.95, bicubic, centre crop of 32: torchvision's own operations give the same."""
-    ours = CustomClipProcessor.from_vision_text_pretrained(tiny_vision_tower("timm", tmp_path), text)
-    pixels = ours(images=photograph, return_tensors="pt")["pixel_values"][0]
-    bicubic = transforms.InterpolationMode.BICUBIC
-    expected = transforms.Compose(
-        [
-            transforms.Resize(int(32 / 0.95), interpolation=bicubic),
-            transforms.CenterCrop(32),
-            transforms.ToTensor(),
-            transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ]
-    )(photograph)
-    assert ((pixels - expected).abs() * 0.225 * 255).mean() < 1.5
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])

@@ -59,6 +59,20 @@ print(model.get_text_features(tokens, torch.ones_like(tokens)).pooler_output[0, 
 model.save_pretrained(again)
 """
 
+TWO_FOLDERS = """
+import sys
+sys.modules["hf_customclip"] = None  # cannot be imported
+import torch
+from transformers import AutoModel
+
+def head_input(name):
+    model = AutoModel.from_pretrained(f"{sys.argv[1]}/{name}/joined", trust_remote_code=True).eval()
+    return model.text_projection.input(torch.ones(1, 32))
+
+one, two, again = head_input("one"), head_input("two"), head_input("one")
+print("other" if torch.equal(two, 2 * one) else "mixed", "same" if torch.equal(one, again) else "mixed")
+"""
+
 
 def bag_tower(folder, word="words", factor=1.0):
     folder.mkdir(parents=True)
@@ -124,6 +138,21 @@ def test_two_folders_of_one_name(tmp_path):
     for name, model in zip(("one", "two"), models, strict=True):
         loaded = CustomClipModel.from_pretrained(tmp_path / name / "joined", trust_remote_code=True).eval()
         torch.testing.assert_close(embeds(loaded), embeds(model))
+
+
+@pytest.mark.slow
+def test_two_folders_of_one_name_with_other_code_of_the_model(tmp_path):
+    """The same for this package's own files, of which the second folder's are another version: a file that the
+    model's file imports."""
+    for name in ("one", "two"):
+        tiny_model().save_pretrained(tmp_path / name / "joined")
+    heads = tmp_path / "two" / "joined" / "heads_custom_clip.py"
+    changed = heads.read_text().replace("return dropped", "return 2 * dropped")
+    assert changed != heads.read_text()
+    heads.write_text(changed)
+    done = run_python(TWO_FOLDERS, tmp_path, env=os.environ | {"HF_MODULES_CACHE": str(tmp_path / "cache")})
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["other", "same"]
 
 
 def test_code_files_of_one_name_are_refused(tmp_path):

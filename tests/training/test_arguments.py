@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from tiny_training import make_trainer
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from hf_customclip import CustomClipTrainer
-from hf_customclip.training.refused import REFUSED_ARGUMENTS, REFUSED_PARAMETERS
+from hf_customclip.training.refused import REFUSED_ARGUMENTS, REFUSED_OF_ACCELERATOR, REFUSED_PARAMETERS
 
 # Trainer's loop, its callbacks, accelerate or this trainer act on them.
 HONOURED = set(
@@ -108,6 +109,7 @@ HONOURED = set(
 )
 # For scripts to read: no Trainer acts on them, as their documentation says.
 FOR_SCRIPTS = {"do_train", "do_eval", "do_predict"}
+HONOURED_OF_ACCELERATOR = {"non_blocking", "gradient_accumulation_kwargs", "use_configured_state"}
 HONOURED_PARAMETERS = {"model", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class"}
 HONOURED_PARAMETERS |= {"compute_metrics", "callbacks", "optimizers", "optimizer_cls_and_kwargs"}
 
@@ -133,6 +135,24 @@ def test_every_field_is_honoured_or_refused(tmp_path):
     }:
         with pytest.raises(ValueError, match=f"^{name} has no effect here"):
             make_trainer(tmp_path, **{name: other(getattr(default, name))})
+
+
+def test_every_field_of_accelerator_config_is_honoured_or_refused(tmp_path, monkeypatch):
+    defaults = AcceleratorConfig()
+    assert {field.name for field in dataclasses.fields(AcceleratorConfig)} == HONOURED_OF_ACCELERATOR | {
+        *REFUSED_OF_ACCELERATOR
+    }
+    for name in REFUSED_OF_ACCELERATOR:
+        given = {name: not getattr(defaults, name)}
+        with pytest.raises(ValueError, match=rf"^accelerator_config\.{name} has no effect here"):
+            make_trainer(tmp_path, accelerator_config=given)
+    moved = []
+    monkeypatch.setattr(
+        "accelerate.data_loader.send_to_device",
+        lambda batch, device, non_blocking, **_: moved.append(non_blocking) or batch,
+    )
+    list(make_trainer(tmp_path, accelerator_config={"non_blocking": True}).get_train_dataloader())
+    assert moved and all(moved)
 
 
 def test_every_parameter_is_honoured_or_refused(tmp_path):

@@ -1,7 +1,7 @@
 """Pins: every name and value of a configuration is checked before anything is loaded, with near matches; a path that
 can only be one is missed at once; an option that the image processor would not use, a split that is missing, a
-folder with an earlier run's model, and processes that nothing connects are refused in a sentence; early stopping
-stops."""
+folder with an earlier run's model, a tokenizer of other words or another tower, and processes that nothing connects
+are refused in a sentence, and the share of unknown words is said; early stopping stops."""
 
 import os
 import re
@@ -9,14 +9,16 @@ import re
 import pytest
 import torch
 from interpreters import run_processes
-from tiny import tiny_processor
+from tiny import tiny_model, tiny_processor
 from tiny_training import make_trainer
+from transformers import DistilBertTokenizer
 
 from hf_customclip import CustomClipTrainingArguments
 from hf_customclip.training.checks import (
     check_processor_options,
     check_sections,
     check_splits,
+    check_tokenizer,
     prepare_output_folder,
 )
 from hf_customclip.training.config import TrainConfig, check_paths
@@ -48,6 +50,7 @@ def config(model=(), data=(), training=()):
         ("model", "projection_dims", 1, r"model\.projection_dims is not known.*projection_dim"),
         ("model", "projection_dim", "wide", r"projection_dim must be a whole number"),
         ("model", "projection_type", "mpl", r"projection_type.*mlp.*mpl"),
+        ("model", "vision_feature_layers", [1.5], r"vision_feature_layers must be a list.*1\.5"),
     ],
 )
 def test_a_wrong_name_or_value_is_said_with_near_matches(section, name, value, said):
@@ -66,6 +69,8 @@ def test_values_are_read_as_they_are_meant():
     checked = check_sections(config(training=given)).training
     assert checked["max_steps"] == 1000 and isinstance(checked["max_steps"], int)
     assert checked == given | {"eval_strategy": "no"}
+    layers = {"vision_feature_layers": ["layer2", "layer3"], "text_feature_layers": [2, 3]}
+    assert layers.items() <= check_sections(config(model=layers)).model.items()
 
 
 @pytest.mark.parametrize("value", ["./data/imges", "/no/such/imges", "data/a/b", "../imges"])
@@ -147,3 +152,28 @@ def test_early_stopping(tmp_path):
     trainer = make_trainer(tmp_path, num_train_epochs=9, learning_rate=1e-12, **options)
     trainer.train()  # nothing is learned: the first evaluation stays the best
     assert trainer.state.epoch == 3
+
+
+def test_a_tokenizer_that_does_not_go_with_the_data_or_the_tower(tmp_path, caplog):
+    letters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+    def trainer(*words):
+        tokenizer = DistilBertTokenizer(
+            vocab={word: number for number, word in enumerate([*letters, *words])}
+        )
+        trainer = make_trainer(tmp_path, rows=4, captions_per_image=1, max_steps=1)
+        trainer.processing_class.tokenizer = tokenizer
+        return trainer
+
+    with pytest.raises(ValueError, match=r"no word of the captions \(100 % unknown\)"):
+        trainer().train()
+    with pytest.raises(
+        ValueError, match=r"token \d{3,} of a caption.* embeddings for \d+: give the text tower's own"
+    ):
+        trainer(*map(str, range(200)), "a").train()
+    # "a large red square on white" and its like: six words, of which "a" and "on" are known.
+    caplog.set_level("WARNING")
+    check_tokenizer(
+        trainer("a", "on").processing_class.tokenizer, tiny_model(), ["a large red square on white"]
+    )
+    assert "67% of the captions' tokens" in caplog.text

@@ -1,17 +1,51 @@
 """Pins: resuming and loading the best model bring back trained towers whose weights have other names in the file
-(a ViT's); a half-written checkpoint is never resumed from; `True` is allowed before the first checkpoint;
-runs killed with SIGKILL, also in the middle of writing a checkpoint, end in the same bits, with one process and two."""
+(a ViT's), also where the model's class is code that came with the checkpoint; a half-written checkpoint is never
+resumed from; `True` is allowed before the first checkpoint; runs killed with SIGKILL, also in the middle of writing
+a checkpoint, end in the same bits, with one process and two."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from interpreters import run_python
 from tiny import tiny_model
 from tiny_training import make_trainer
 
 ROOT = Path(__file__).resolve().parents[2]
+
+WITH_REMOTE_CODE = """
+import sys
+import torch
+from transformers import AutoModel
+
+def load():  # first before the package is imported, whose class would be taken
+    return AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+
+remote = type(load())
+assert remote.__module__.startswith("transformers_modules.")
+from test_resume import assert_same
+from tiny_training import make_trainer
+
+def trainer(name, **options):
+    return make_trainer(f"{sys.argv[2]}/{name}", remote.from_pretrained(sys.argv[1]), **options)
+
+steps = {"save_strategy": "steps", "save_steps": 2}
+best = trainer("best", eval_strategy="steps", eval_steps=2, load_best_model_at_end=True,
+               metric_for_best_model="loss", greater_is_better=True, **steps)
+best.train()
+assert_same(best.model, remote.from_pretrained(best.state.best_model_checkpoint))
+whole, resumed = trainer("whole", **steps), trainer("resumed")
+whole.train()
+resumed.train(resume_from_checkpoint=f"{sys.argv[2]}/whole/checkpoint-2")
+assert type(resumed.model) is remote
+assert_same(whole.model, resumed.model)
+moved = [not torch.equal(a, b) for a, b in zip(remote.from_pretrained(sys.argv[1]).parameters(),
+                                               resumed.model.parameters())]
+print("moved", sum(moved), "of", len(moved))
+"""
 
 
 def unfrozen():
@@ -49,6 +83,21 @@ def test_the_best_model_has_its_trained_towers(tmp_path):
     best = trainer.state.best_model_checkpoint
     assert Path(best).parent == tmp_path and Path(best).is_dir()
     assert_same(trainer.model, type(trainer.model).from_pretrained(best))
+
+
+@pytest.mark.slow
+def test_a_model_of_remote_code_is_resumed_whole(tmp_path):
+    unfrozen().save_pretrained(tmp_path / "start")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests/training")]),
+        "HF_MODULES_CACHE": str(tmp_path / "modules"),
+    }
+    done = run_python(WITH_REMOTE_CODE, tmp_path / "start", tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    moved, count = (int(word) for word in done.stdout.splitlines()[-1].split()[1::2])
+    assert moved > 0.9 * count > 60
+    assert "were not used" not in done.stderr and "newly initialized" not in done.stderr
 
 
 def test_a_half_written_checkpoint_is_not_resumed_from(tmp_path):

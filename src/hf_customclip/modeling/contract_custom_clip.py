@@ -95,7 +95,9 @@ def unused_parameters(model: Any, tower: str) -> list[str]:
 
 
 def _pool(model: Any, tower: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    return model.pool_image(**inputs) if tower == "vision" else model.pool_text(**inputs)
+    pool = model.pool_image if tower == "vision" else model.pool_text
+    feature: torch.Tensor = pool(**inputs)
+    return feature
 
 
 def _vocabulary_size(module: Any) -> int:

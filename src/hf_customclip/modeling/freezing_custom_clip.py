@@ -68,7 +68,8 @@ class FreezingMixin:
             _train_unfrozen_part(tower.train())
 
     def _tower(self, name: str) -> nn.Module:
-        return getattr(self, f"{name}_model")
+        tower: nn.Module = getattr(self, f"{name}_model")
+        return tower
 
     def _named(self, towers: tuple[str, ...]) -> tuple[str, ...]:
         for tower in towers:

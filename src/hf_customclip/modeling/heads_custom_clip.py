@@ -28,7 +28,8 @@ class FeatureInput(nn.Module):
         """(batch, width) to the same shape."""
         if self.standardize:
             features = (features - self.mean) * self.scale
-        return self.dropout(features)
+        dropped: torch.Tensor = self.dropout(features)
+        return dropped
 
 
 class LinearProjection(nn.Linear):
@@ -66,7 +67,8 @@ class MlpProjection(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(batch, in_features) to (batch, out_features)."""
         projected = self.linear1(self.input(features))
-        return self.layer_norm(projected + self.dropout(self.linear2(F.gelu(projected))))
+        embeds: torch.Tensor = self.layer_norm(projected + self.dropout(self.linear2(F.gelu(projected))))
+        return embeds
 
 
 def build_projection(

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from .towers_custom_clip import load_text_tower, load_vision_tower
 
@@ -183,7 +183,7 @@ def tower_digest(tower: nn.Module, pooling: str) -> str:
     state = [(name, value.data_ptr(), value._version) for name, value in weights.items()]
     kept = getattr(tower, "_weights_digest", None)
     if kept is not None and kept[0] == state:
-        return kept[1]
+        return str(kept[1])
     sha256 = hashlib.sha256()
     for name, value in weights.items():
         sha256.update(f"{name}:{value.dtype}:{tuple(value.shape)};".encode())

@@ -10,8 +10,8 @@ from transformers import CLIPImageProcessor
 
 class CustomClipImageProcessor(CLIPImageProcessor):
     """As `CLIPImageProcessor`, but a crop's odd row is split as torchvision splits it, a `size` of `max_height` and
-    `max_width` is rounded as timm rounds it, and what lacks to a crop is filled with the mean colour (timm's
-    "border")."""
+    `max_width` is rounded as timm rounds it, and what such an image lacks to the crop is filled with the mean
+    colour (timm's "border")."""
 
     def resize(self, image: torch.Tensor, size: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """(..., height, width) to the size that `size` asks for."""
@@ -23,14 +23,15 @@ class CustomClipImageProcessor(CLIPImageProcessor):
 
     def center_crop(self, image: torch.Tensor, size: Any, **kwargs: Any) -> torch.Tensor:  # type: ignore[override]
         """(..., height, width) to (..., size.height, size.width)."""
-        missing = [max(0, wanted - there) for wanted, there in
-                   zip((size.width, size.height), (image.shape[-1], image.shape[-2]), strict=True)]  # fmt: skip
-        if any(missing):
+        wanted, there = (size.width, size.height), (image.shape[-1], image.shape[-2])
+        missing = [max(0, side - has) for side, has in zip(wanted, there, strict=True)]
+        if any(missing) and self.size["max_height"]:  # timm's "border"; else torchvision's, in black
             before = [number // 2 for number in missing]
             after = [(number + 1) // 2 for number in missing]
             colour = [round(255 * value) for value in self.image_mean]
             image = tvF.pad(image, [*before, *after], fill=colour)
-        return tvF.center_crop(image, [size.height, size.width])
+        cropped: torch.Tensor = tvF.center_crop(image, [size.height, size.width])
+        return cropped
 
 
 CustomClipImageProcessor.register_for_auto_class("AutoImageProcessor")

@@ -15,8 +15,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, logging
-from transformers.utils.generic import can_return_tuple
+from transformers.utils import logging
+from transformers.utils.generic import ModelOutput, can_return_tuple
 
 from .configuration_custom_clip import CustomClipConfig
 from .contract_custom_clip import check_contract
@@ -137,7 +137,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
     @property
     def text_embed_dim(self) -> int:
         """Width of the text tower's feature."""
-        return self.config.text_embed_dim
+        return int(self.config.text_embed_dim)
 
     def get_input_embeddings(self) -> nn.Module:
         """The text tower's token embeddings; resizing them and gradient checkpointing ask for them."""
@@ -149,14 +149,14 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
 
     # ---- Embeddings ----
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Pixels (batch, channels, height, width) to the tower's output, whose `pooler_output` is the
         projected embedding (batch, projection_dim), not normalised."""
         outputs, feature = self._run_vision_tower(pixel_values, **kwargs)
         return _with_pooled(outputs, self._project(feature, self.visual_projection))
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def get_text_features(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
@@ -175,7 +175,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         """The text tower's feature (batch, text_embed_dim): what `text_features` expects."""
         return self._run_text_tower(input_ids, attention_mask, **kwargs)[1]
 
-    @can_return_tuple
+    @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
         input_ids: torch.Tensor | None = None,

@@ -105,13 +105,15 @@ def build_network(architecture: str, image_size: int) -> nn.Module:
         options = {"aux_logits": False, "init_weights": False}
     elif architecture.startswith("vit_"):
         options = {"image_size": image_size}  # its position embeddings are of one size
+    network: nn.Module
     try:
-        return models.get_model(architecture, weights=None, **options)
+        network = models.get_model(architecture, weights=None, **options)
     except NotImplementedError:
         # from_pretrained builds on the meta device, where RegNet cannot work out its widths.
         with torch.device("cpu"), init.no_init_weights():
             network = models.get_model(architecture, weights=None, **options)
-        return network.to("meta")
+        network = network.to("meta")
+    return network
 
 
 def remove_classifier(network: nn.Module) -> int:

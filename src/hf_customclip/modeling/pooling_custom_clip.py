@@ -101,7 +101,7 @@ def pooled_output(
             raise ValueError(
                 f"{type(tower).__name__} gives no pooler_output; choose the pooling 'cls' or 'mean'"
             )
-        return pooled.flatten(1)
+        return torch.flatten(pooled, 1)
     if pooling == "cls":
         return _first_position(hidden, tower)
     return _mean_over_positions(hidden, attention_mask, tower)

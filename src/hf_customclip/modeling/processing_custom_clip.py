@@ -72,7 +72,7 @@ class CustomClipProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> list[str]:
         """As `ProcessorMixin.save_pretrained`; the code files come along."""
-        files = super().save_pretrained(save_directory, *args, **kwargs)
+        files: list[str] = super().save_pretrained(save_directory, *args, **kwargs)
         # Saving leaves it on the object, which then differs from the same processor loaded.
         for part in (self, self.image_processor):
             vars(part).pop("auto_map", None)
@@ -95,7 +95,7 @@ def _drop_foreign_entry(file: str) -> None:
 def _image_processor(vision: str | os.PathLike[str], options: dict[str, Any], **kwargs: Any) -> Any:
     config = tower_config(vision, "vision", **kwargs)
     if config.model_type == "timm_wrapper":
-        return CustomClipImageProcessor(**{**_timm_options(config), **options})
+        return CustomClipImageProcessor(**{**timm_options(config), **options})
     return AutoImageProcessor.from_pretrained(vision, **{**kwargs, **options})
 
 
@@ -107,7 +107,7 @@ def _torchvision_options(architecture: str, weights: str) -> dict[str, Any]:
     return _options({"shortest_edge": preset.resize_size[0]}, crop, preset.mean, preset.std, resample)
 
 
-def _timm_options(config: Any) -> dict[str, Any]:
+def timm_options(config: Any) -> dict[str, Any]:
     """timm's `pretrained_cfg`, so that no second kind of image processor is needed."""
     preset = getattr(config, "pretrained_cfg", None) or {}
     crop = image_input_shape(config)[1:]

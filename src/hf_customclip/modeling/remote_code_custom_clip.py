@@ -97,4 +97,4 @@ def with_remote_towers(config_class: Any, name_or_path: Any, options: dict[str, 
 
 def _is_placeholder(config: Any) -> bool:
     # By its name: with remote code its class may be another copy.
-    return config.model_type == RemoteTowerConfig.model_type
+    return bool(config.model_type == RemoteTowerConfig.model_type)

@@ -2,9 +2,12 @@
 """Towers: how any pretrained encoder is built, loaded, pooled and taken apart into layer groups."""
 
 import importlib
+import inspect
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+import torch
 from torch import nn
 from torchvision import models
 from transformers import (
@@ -35,7 +38,8 @@ def build_tower(config: Any) -> PreTrainedModel:
     # By name, not by class: with remote code the registered class may be another copy of this file's.
     if config.model_type == TorchvisionBackboneConfig.model_type:
         return TorchvisionBackboneModel(config)
-    return tower_class(config)._from_config(config)
+    tower: PreTrainedModel = tower_class(config)._from_config(config)
+    return tower
 
 
 def load_vision_tower(
@@ -75,14 +79,32 @@ def _load_tower(
         tower = chosen._from_config(config)
     else:
         tower, info = chosen.from_pretrained(name, config=config, output_loading_info=True, **kwargs)
-        tower.missing_keys = sorted(info["missing_keys"])
+        missing = info["missing_keys"]
+        if missing and (part := _part_of_whole(name, kind, chosen, **kwargs)):
+            missing = tower.load_state_dict(part.state_dict(), strict=False).missing_keys
+        tower.missing_keys = sorted(missing)
     wanted = {"vision": "pixel_values", "text": "input_ids"}[kind]
     if tower.main_input_name != wanted:
         raise ValueError(
             f"{str(name)!r} is no {kind} tower: a {type(tower).__name__} takes {tower.main_input_name}, "
             f"not {wanted}"
         )
-    return tower
+    return cast(PreTrainedModel, tower)
+
+
+def _part_of_whole(
+    name: str | os.PathLike[str], kind: str, chosen: type[PreTrainedModel], **kwargs: Any
+) -> nn.Module | None:
+    """The half of a dual encoder whose checkpoint does not load into the half's own class, as AltCLIP's; None where
+    the checkpoint is of no such model."""
+    config, place = AutoConfig.from_pretrained(name, **kwargs), f"{kind}_model"
+    if not hasattr(config, f"{kind}_config") or type(config) not in MODEL_MAPPING:
+        return None
+    with torch.device("meta"):  # before all of it is loaded for nothing
+        if type(getattr(AutoModel.from_config(config), place, None)) is not chosen:
+            return None
+    part: nn.Module = getattr(AutoModel.from_pretrained(name, **kwargs), place)
+    return part
 
 
 def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
@@ -115,7 +137,7 @@ def tower_class(config: Any, trust_remote_code: bool = False, **kwargs: Any) -> 
     if trust_remote_code and type(config).__module__.startswith("transformers_modules."):
         reference = config.auto_map["AutoModel"]
         hub = {name: value for name, value in kwargs.items() if name in HUB_OPTIONS}
-        found = get_class_from_dynamic_module(reference, config.name_or_path, **hub)
+        found: type[PreTrainedModel] = get_class_from_dynamic_module(reference, config.name_or_path, **hub)
         AutoModel.register(type(config), found, exist_ok=True)
         return found
     if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
@@ -130,20 +152,23 @@ def tower_class(config: Any, trust_remote_code: bool = False, **kwargs: Any) -> 
     return _half_class(config)
 
 
-def _one(classes: Any) -> Any:
-    return classes[0] if isinstance(classes, (tuple, list)) else classes
+def _one(classes: Any) -> type[PreTrainedModel]:
+    chosen: type[PreTrainedModel] = classes[0] if isinstance(classes, (tuple, list)) else classes
+    return chosen
 
 
 def _half_class(config: Any) -> type[PreTrainedModel]:
-    """The half of a dual encoder that AutoModel does not offer, such as BLIP's `BlipVisionModel`."""
-    module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
-    halves = [
-        value
-        for name, value in vars(module).items()
-        if name.endswith(("TextModel", "VisionModel"))
-        and getattr(value, "config_class", None) is type(config)
-        and value.__module__ == module.__name__
-    ]
+    """The half of a dual encoder that AutoModel does not offer, such as BLIP's `BlipTextModel`."""
+    halves: list[type[PreTrainedModel]] = []
+    for path in Path(inspect.getfile(type(config))).parent.glob("modeling_*.py"):
+        module = importlib.import_module(f"{type(config).__module__.rpartition('.')[0]}.{path.stem}")
+        halves += [
+            value
+            for name, value in vars(module).items()
+            if name.endswith(("TextModel", "VisionModel"))
+            and getattr(value, "config_class", None) is type(config)
+            and value.__module__ == module.__name__
+        ]
     if not halves:
         raise ValueError(
             f"transformers has no encoder for a {type(config).__name__}: save the part that you mean by its own "

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets import IterableDataset
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer_utils import IntervalStrategy
+from transformers.utils import logging
 
 from .._safetensors import weight_files
 from ..data import load_with_report
@@ -28,6 +29,9 @@ MODEL_FIELDS = [
     if field.name in CustomClipConfig.__annotations__ and field.name not in ("vision_config", "text_config")
 ]
 METRICS = ("loss", *RETRIEVAL_METRICS)
+MUCH_UNKNOWN = 0.02
+
+logger = logging.get_logger(__name__)
 
 
 def check_sections(config: TrainConfig) -> TrainConfig:
@@ -90,6 +94,33 @@ def check_splits(splits: Collection[str], args: CustomClipTrainingArguments) -> 
         raise ValueError(
             f"training.eval_strategy={IntervalStrategy(args.eval_strategy).value} needs a validation split, and the "
             f"data have only {', '.join(splits)}: give data.validation_fraction=0.1, or training.eval_strategy=no."
+        )
+
+
+def check_tokenizer(tokenizer: Any, model: CustomClipModel, captions: Iterable[str]) -> None:
+    """Tokenize some captions, and warn of the share of their tokens that stands for unknown words.
+
+    Raises:
+        ValueError: every word is unknown, or the text tower has no embedding for a token.
+    """
+    texts = tokenizer(list(captions), truncation=True, add_special_tokens=False)["input_ids"]
+    tokens = [token for text in texts for token in text]
+    known = getattr(model.config.text_config, "vocab_size", None)  # None: Canine hashes characters
+    if known is not None and max(tokens, default=0) >= known:
+        raise ValueError(
+            f"The tokenizer makes token {max(tokens)} of a caption, and the text tower has embeddings for {known}: "
+            "give the text tower's own tokenizer."
+        )
+    unknown = tokens.count(tokenizer.unk_token_id) / max(1, len(tokens))
+    if tokens and unknown == 1:
+        raise ValueError(
+            "The tokenizer knows no word of the captions (100 % unknown): give the text tower's own tokenizer, or a "
+            "text tower of the captions' language."
+        )
+    if unknown > MUCH_UNKNOWN:
+        logger.warning(
+            f"{unknown:.0%} of the captions' tokens stand for words that the tokenizer does not know: is the text "
+            "tower one of the captions' language?"
         )
 
 

@@ -37,6 +37,8 @@ REFUSED_ARGUMENTS = {
     "use_cache": _NO_TOKENS,
     "use_liger_kernel": "no kernel of Liger's fits two towers",
 }
+# Of accelerator_config: these steer accelerate's own data loader.
+REFUSED_OF_ACCELERATOR = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler")
 REFUSED_PARAMETERS = {
     "compute_loss_func": "the loss is the model's own: config.loss_type, or a subclass's contrastive_loss",
     "model_init": "heads are started on one model: give it as model",
@@ -45,12 +47,18 @@ REFUSED_PARAMETERS = {
 
 
 def refuse_ignored_arguments(args: TrainingArguments) -> None:
-    """Raise ValueError for an argument of `REFUSED_ARGUMENTS` with another value than its default."""
-    for field in fields(args):
+    """Raise ValueError for an argument that is refused here with another value than its default."""
+    _refuse_other_than_default(args, REFUSED_ARGUMENTS)
+    of_accelerator = dict.fromkeys(REFUSED_OF_ACCELERATOR, _OWN_BATCHES)
+    _refuse_other_than_default(args.accelerator_config, of_accelerator, "accelerator_config.")
+
+
+def _refuse_other_than_default(given: Any, refused: Mapping[str, str], prefix: str = "") -> None:
+    for field in fields(given):
         default = field.default_factory() if field.default_factory is not MISSING else field.default
-        if field.name in REFUSED_ARGUMENTS and getattr(args, field.name) != default:
+        if field.name in refused and getattr(given, field.name) != default:
             raise ValueError(
-                f"{field.name} has no effect here, so leave it at {default!r}: {REFUSED_ARGUMENTS[field.name]}."
+                f"{prefix}{field.name} has no effect here, so leave it at {default!r}: {refused[field.name]}."
             )
 
 

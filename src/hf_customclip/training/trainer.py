@@ -28,6 +28,7 @@ from ..features.shard_dataset import FeatureShards
 from ..hub.publishing import Publisher
 from ..inference.hubness import HubnessBank
 from .checkpoints import Checkpoints
+from .checks import check_tokenizer
 from .contrastive_step import ContrastiveStep
 from .distributed import gather_rows, row_counts
 from .ema import WeightAverage
@@ -39,6 +40,7 @@ from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .trained_weights import hold_trained_in_float32, rate_factors, split_by_rate
 from .training_args import CustomClipTrainingArguments
 
+SOME = 200
 _EMBEDDED = ("image_embeds", "text_embeds", "image_ids", "text_image_ids")
 
 
@@ -113,6 +115,7 @@ class CustomClipTrainer(Trainer):
         """
         checkpoint = self.checkpoints.find(resume_from_checkpoint)
         self.checkpoints.discard_unfinished()
+        self._check_captions()
         self.publisher.begin()
         hold_trained_in_float32(self.model)
         if checkpoint is None:
@@ -124,6 +127,12 @@ class CustomClipTrainer(Trainer):
                 output = super().train(checkpoint, *args, **kwargs)
         self.publisher.finish()
         return output
+
+    def _check_captions(self) -> None:
+        tokenizer = getattr(self.processing_class, "tokenizer", None)
+        if tokenizer is not None and isinstance(self.train_dataset, Dataset):
+            first = self.train_dataset.select_columns("captions")[:SOME]["captions"]
+            check_tokenizer(tokenizer, self.model, [caption for captions in first for caption in captions])
 
     @contextmanager
     def _average_of_weights(self) -> Iterator[None]:
@@ -230,7 +239,12 @@ class CustomClipTrainer(Trainer):
         loader = DataLoader(dataset, collate_fn=self.data_collator, **options)
         # The samplers have dealt out the shares; accelerate would even them out with images shown twice.
         prepared: DataLoader[Any] = prepare_data_loader(
-            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+            loader,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            non_blocking=self.args.accelerator_config.non_blocking,
         )
         return prepared
 
@@ -405,6 +419,7 @@ class CustomClipTrainer(Trainer):
                 bank.save(folder)
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             write_json(folder / "training_args.json", self.args.to_dict())
+            self.checkpoints.write_training_record(folder)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self.checkpoints.output_dir(super()._get_output_dir(trial))
