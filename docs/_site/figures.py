@@ -11,7 +11,7 @@ DOCS = Path(__file__).resolve().parents[1]
 GREY, PALE, GREEN, RED, BLUE = "#7a8794", "#c8d0d9", "#2a9d6f", "#d1495b", "#3a6ea5"
 
 
-BOX_WIDTH, BOX_HEIGHT, COLUMN, ROW = 138, 50, 174, 78
+BOX_WIDTH, BOX_HEIGHT, COLUMN, ROW = 136, 50, 158, 66
 Boxes = dict[str, tuple[float, float, str]]  # name: column, row, lines of text with | between them
 
 
@@ -106,7 +106,7 @@ def batch() -> str:
             parts.append(square(x + 17, y + 17, 34, GREEN if mark else PALE))
             if mark:
                 parts.append(text(x + 17, y + 22, mark, 14, "#fff"))
-    legend = "✓ its own captions   = the same caption on another image (never a negative)   grey: negatives"
+    legend = "✓ its own captions · = the same caption on another image, never a negative · grey: negatives"
     parts.append(text(100, 232, legend, 12, anchor="start"))
     return svg(640, 260, parts, "Four images against eight captions: each image has its own two captions as right "
                "answers; an equal caption of another image is none of its negatives, all others are.")  # fmt: skip

@@ -64,7 +64,8 @@ def train_split(shop):
 
 def test_the_folder_knows_its_data(trained, train_split):
     record = read_training_record(trained)
-    assert record.source == "shop" and record.options["seed"] == SEED and "seed 7" in record.split_rule
+    origin = record.origin
+    assert origin.source == "shop" and origin.options["seed"] == SEED and "seed 7" in origin.split_rule
     assert len(record.contents) == len(train_split) == TRAINED
     file = trained / RECORD_FILE
     assert file.stat().st_size < 1000 + 16 * TRAINED
@@ -219,3 +220,19 @@ def test_classes_of_trained_images_are_refused_too(trained, shop, train_split, r
     dropped = json.loads(run([*command, "--overlap", "drop"])[1])
     assert dropped["eval_images"] == COUNT - TRAINED and dropped["eval_trained_on_images"] == 0
     assert json.loads(run([*command, "--overlap", "mark"])[1])["eval_trained_on_images"] == TRAINED
+
+
+def test_a_model_saved_from_python_knows_its_images_too(tmp_path, run):
+    """By the trainer's own save, without a source; a checkpoint of heads knows what its folder does."""
+    from tiny_training import make_trainer
+
+    trainer = make_trainer(tmp_path / "model", rows=24)
+    trainer.save_model()
+    record = read_training_record(tmp_path / "model")
+    assert len(record.contents) == len(trainer.train_dataset) and not record.origin.source
+    (tmp_path / "model" / "checkpoint-3").mkdir()
+    again = read_training_record(tmp_path / "model" / "checkpoint-3")
+    assert (again.contents == record.contents).all()
+    trainer.train_dataset.to_parquet(tmp_path / "again.parquet")
+    code, _, err = run(["evaluate", tmp_path / "model", tmp_path / "again.parquet", "--split", "all"])
+    assert code == 1 and "was trained on 24 of the 24 images" in err and "--overlap drop" in err

@@ -16,9 +16,10 @@ from tiny import tiny_dataset
 from hf_customclip.cli import output
 from hf_customclip.cli.app import app
 from hf_customclip.cli.data_options import DataOptions, in_words_of_options
+from hf_customclip.cli.init import propose_towers
 from hf_customclip.evaluation.low_recall import notes_of_chance, notes_of_shared_captions, notes_of_start
 
-PRINTS_NO_RESULT = {"train", "init", "demo"}
+PRINTS_NO_RESULT = {"train", "init", "demo", "serve"}
 READS_DATA = {"init", "evaluate", "compare", "classify", "index", "embed", "data inspect", "features extract"}
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,3 +134,13 @@ def test_low_recalls_name_the_page():
     assert "low-recall.md" in notes_of_chance({"rsum": 160.0}, chance, {"rsum": (105.9, 210.0)})[0]
     assert not notes_of_start(271.0, 300.0) and "300.0" in notes_of_start(269.0, 300.0)[0]
     assert not notes_of_shared_captions(tiny_dataset(4))
+
+
+def test_towers_are_listed_with_what_init_proposes(run):
+    rows = json.loads(run(["towers", "--json"])[1])
+    names = {row["name"]: row for row in rows}
+    assert {row["tower"] for row in rows} == {"vision", "text"} and all(row["licence"] for row in rows)
+    for captions in (["a dog in the snow"], ["ein Hund im Schnee"]):
+        assert set(propose_towers(captions * 10).values()) - {"mean"} <= set(names)
+    table = run(["towers"])[1].splitlines()
+    assert len(table) == len(rows) + 1 and table[0].startswith("name") and "next" not in table[-1]

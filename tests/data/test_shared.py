@@ -131,3 +131,17 @@ def test_full_paths_need_no_look_around(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "walk", lambda top, **options: walked.append(top) or walk(top, **options))
     data, report = load_with_report(tmp_path / "rows.jsonl", "all")
     assert len(data) == PRODUCTS == report.images_in and walked == [] and not report.problems
+
+
+def test_a_stream_keeps_groups_together_too(shop, tmp_path):
+    file = parquet_of(shop, tmp_path)
+    options = {"group_column": "sku", "validation_fraction": 0.3, "test_fraction": 0.3}
+    streams = load_image_text_dataset(file, streaming=True, **options)
+    rows = {name: list(stream) for name, stream in streams.items()}
+    splits = {sku: {n for n, of in rows.items() for row in of if row["group_id"] == sku} for sku in skus()}
+    assert sum(map(len, rows.values())) == 2 * PRODUCTS and all(len(found) == 1 for found in splits.values())
+    assert {name for found in splits.values() for name in found} == {"train", "validation", "test"}
+
+
+def skus():
+    return [f"S{number}" for number in range(PRODUCTS)]

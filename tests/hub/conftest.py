@@ -30,7 +30,7 @@ def hub() -> Iterator[LocalHub]:
 
 @pytest.fixture
 def api(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> HfApi:
-    """Alice's client in this process. Plain LFS: the Xet store has a test of its own."""
+    """Alice's client in this process. Plain LFS, which the test Hub speaks."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     return HfApi(endpoint=hub.endpoint, token=WRITE)
 

@@ -1,7 +1,7 @@
 """A small Hub on 127.0.0.1, so that the real huggingface_hub client can push to and load from it.
 
 It keeps everything in memory and speaks the part of the protocol that models, data sets and Spaces need: create,
-preupload, LFS (basic and multipart), Xet, atomic commits with a parent, branches, tags, trees, resolve with
+preupload, LFS (basic and multipart), atomic commits with a parent, branches, tags, trees, resolve with
 ranges. `hub.faults.add(Fault("commit", "lost"))` makes a stage go wrong.
 """
 
@@ -12,11 +12,9 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from .faults import REFUSALS, FaultBox, damage
@@ -38,7 +36,6 @@ ROUTES = [
     ("GET", API + "/tree" + REV + "(?:/(?P<path>.*))?", "tree", "tree"),
     ("GET", API + "/commits" + REV, "info", "commits"),
     ("GET", API + f"(?:/revision{REV})?", "info", "repo_info"),
-    ("GET", API + "/xet-(?P<access>read|write)-token" + REV, "batch", "xet_token"),
     ("POST", GIT + r"\.git/info/lfs/objects/batch", "batch", "lfs_batch"),
     ("PUT", r"/lfs-upload/(?P<oid>[0-9a-f]{64})(?:/(?P<part>\d+))?", "upload", "lfs_put"),
     ("POST", r"/lfs-complete/(?P<oid>[0-9a-f]{64})", "complete", "lfs_complete"),
@@ -188,9 +185,7 @@ class Handler(BaseHTTPRequestHandler):
     def _lfs_batch(self) -> None:
         self._repo("writable")
         asked = json.loads(self.body)
-        # Clients before huggingface_hub 2 ask here whether to go through Xet.
-        chosen = {"transfer": "xet"} if self.hub.xet and "xet" in asked["transfers"] else {}
-        self._json({"objects": [self._lfs_object(**each) for each in asked["objects"]], **chosen})
+        self._json({"objects": [self._lfs_object(**each) for each in asked["objects"]]})
 
     def _lfs_object(self, oid: str, size: int) -> dict:
         hub, chunk = self.hub, self.hub.multipart_chunk
@@ -223,24 +218,12 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.store.keep_lfs(oid, b"".join(self.hub.parts[oid, number] for number in numbers))
         self._json({"success": True})
 
-    def _xet_token(self) -> None:
-        self._repo("writable" if self.args["access"] == "write" else "readable")
-        if self.hub.xet is None:
-            raise HubError(404, "this Hub has no Xet storage")
-        url, expires = self.hub.xet.address, int(time.time()) + 3600
-        headers = {"Cas-Url": url, "Access-Token": "t", "Token-Expiration": str(expires)}
-        body = {"casUrl": url, "accessToken": "t", "exp": expires}
-        self._json(body, headers={f"X-Xet-{name}": value for name, value in headers.items()})
-
     def _commit(self) -> None:
         repo, store = self._repo("writable"), self.hub.store
         lines = [json.loads(line) for line in self.body.splitlines()]
         for value in (line["value"] for line in lines if line["key"] == "file"):
             value["content"] = damage(self.fault, base64.b64decode(value["content"]))
         self.fault = self.fault if self.fault == "lost" else None
-        if self.hub.xet:
-            large = [line["value"]["oid"] for line in lines if line["key"] == "lfsFile"]
-            store.lfs |= self.hub.xet.fetch([oid for oid in large if oid not in store.lfs])
         commit = store.commit(repo, self.args["rev"], lines)
         url = f"{self.hub.endpoint}/{repo.repo_id}/commit/{commit.oid}"
         self._json({"success": True, "commitOid": commit.oid, "commitUrl": url, "hookOutput": ""})
@@ -311,9 +294,6 @@ class Handler(BaseHTTPRequestHandler):
         headers["ETag"] = f'"{file.oid}"'
         if file.is_lfs:
             headers |= {"X-Linked-Etag": headers["ETag"], "X-Linked-Size": str(len(file.content))}
-        if self.hub.xet and file.sha256 in self.hub.xet.hashes:
-            route = f"{self.hub.endpoint}/api/{repo.kind}s/{repo.repo_id}/xet-read-token/{commit.oid}"
-            headers |= {"X-Xet-Hash": self.hub.xet.hashes[file.sha256], "X-Xet-Refresh-Route": route}
         self._content(file.content, headers)
 
     def _content(self, content: bytes, headers: Headers) -> None:
@@ -336,7 +316,6 @@ class LocalHub:
         self.requests: Counter[str] = Counter()
         self.parts: dict[tuple[str, int], bytes] = {}
         self.multipart_chunk: int | None = None  # LFS files above this size are uploaded in parts
-        self.xet: Any = None  # an XetStore
         self.asked: set[str] = set()
         handler = type("BoundHandler", (Handler,), {"hub": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)

@@ -22,6 +22,7 @@ from huggingface_hub import HfApi, ModelCard, constants
 from tiny import tiny_dataset, tiny_model, tiny_processor, tiny_text_tower, tiny_vision_tower
 
 from hf_customclip import CustomClipModel, CustomClipTrainer, CustomClipTrainingArguments
+from hf_customclip.evaluation.overlap import RECORD_FILE
 from hf_customclip.hub import DataDescription, PublishError
 from hf_customclip.modeling.heads_only_custom_clip import HEADS_FILE
 
@@ -229,7 +230,7 @@ def test_checkpoints_hold_the_heads_and_the_end_is_whole(tmp_path: Path, towers:
     trainer.save_model()
     checkpoint = tmp_path / "run/checkpoint-4"
     assert {f.name for f in checkpoint.glob("*.safetensors")} == {HEADS_FILE}
-    assert {f.name for f in (tmp_path / "run").glob("*.safetensors")} == {"model.safetensors"}
+    assert {f.name for f in (tmp_path / "run").glob("*.safetensors")} == {"model.safetensors", RECORD_FILE}
     for folder in (checkpoint, tmp_path / "run"):
         assert same(CustomClipModel.from_pretrained(folder).state_dict(), trainer.model)
 

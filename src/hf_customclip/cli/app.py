@@ -24,6 +24,7 @@ from . import (
     push,
     search,
     serve,
+    towers,
     train,
 )
 
@@ -48,6 +49,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 app.command("push", help=push.HELP)(push.push)
 app.command("demo", help=demo.HELP)(demo.demo)
+app.command("towers", help=towers.HELP)(towers.towers)
 app.command("info", help=info.HELP)(info.info)
 app.command("export", help=export.HELP)(export.export)
 app.command("serve", help=serve.HELP)(serve.serve)

@@ -70,7 +70,7 @@ def load_held_out(
     dataset, report = options.load(source, split, **recorded)
     found = HeldOut(dataset, [f"splits: {report.split_rule}"])
     if known is not None:
-        found.languages = known.options.get("languages")
+        found.languages = known.origin.options.get("languages")
     if recorded:
         found.notes.append(f"as the model was trained: {shlex.join(as_flags(recorded))}")
     check_overlap(found, records, split, policy)
@@ -99,7 +99,7 @@ def _usable(record: TrainingRecord, source: str, options: DataOptions) -> dict[s
     from ..evaluation.overlap import PATH_OPTIONS
 
     names = set(DataOptions.__dataclass_fields__)
-    recorded = {k: v for k, v in record.options.items() if v is not None and k in names}
+    recorded = {k: v for k, v in record.origin.options.items() if v is not None and k in names}
     recorded = {k: v for k, v in recorded.items() if k not in options.given()}
     for name in PATH_OPTIONS:
         if name not in recorded:
@@ -154,14 +154,16 @@ def _act(
 
 def _way_out(record: TrainingRecord, split: str) -> str:
     """What to do, by what the record says of the split."""
+    origin = record.origin
     chosen = {
-        name: record.options[name]
+        name: origin.options[name]
         for name in ("seed", "validation_fraction", "test_fraction", "split_column", "karpathy_file")
-        if record.options.get(name) is not None
+        if origin.options.get(name) is not None
     }
     how = f" with {shlex.join(as_flags(chosen))}" if chosen else ""
-    other = "" if split != "train" else " Measure on --split test."
+    known = f"It was trained on {os.path.basename(origin.source)}{how} ({origin.split_rule}). "
+    other = "" if split != "train" else "Measure on --split test. "
     return (
-        f"It was trained on {os.path.basename(record.source)}{how} ({record.split_rule}).{other} To measure all the "
-        "same: --overlap drop leaves these images out, --overlap mark counts them and says so."
+        f"{known if origin.source else ''}{other}To measure all the same: --overlap drop leaves these images out, "
+        "--overlap mark counts them and says so."
     )

@@ -94,7 +94,7 @@ def configuration(source: str, options: dict[str, Any], report: DataReport, towe
         *(f"# {note}" for note in report.notes),
         *_warnings(report, options),
         "model:",
-        f"  # Frozen; for {machine} and captions in {language}. Others: docs/towers.md.",
+        f"  # Frozen; for {machine} and captions in {language}. Others: `hf-customclip towers`.",
         *_lines(towers),
         "data:",
         *_lines({"source": source, **options}),

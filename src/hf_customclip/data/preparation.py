@@ -31,8 +31,15 @@ def image_inputs(processor: Any, images: Sequence[Any]) -> dict[str, torch.Tenso
 
 
 def text_inputs(processor: Any, texts: Sequence[str], max_length: int) -> dict[str, torch.Tensor]:
-    """Texts as the text tower's input, cut at `max_length` tokens and padded to the longest."""
+    """Texts as the text tower's input, cut at `max_length` tokens and padded to the longest.
+
+    Where the tokenizer gives no mask, as SigLIP's, the model was trained on texts padded to the full length, all of
+    which it sees, and so they are here.
+    """
+    masked = "attention_mask" in processor.tokenizer.model_input_names
+    padding = True if masked else "max_length"
     tokens = processor(
-        text=list(texts), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+        text=list(texts), padding=padding, truncation=True, max_length=max_length, return_tensors="pt"
     )
-    return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    ids = tokens["input_ids"]
+    return {"input_ids": ids, "attention_mask": tokens["attention_mask"] if masked else torch.ones_like(ids)}

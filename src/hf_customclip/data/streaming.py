@@ -14,7 +14,7 @@ from .columns import Columns, NamedColumns, find_columns
 from .from_datasets import DIGEST_SIZE, image_columns
 from .images import UnreadableImageError, decode_image
 from .languages import UNKNOWN, Caption, Wanted, languages_of_keys, sort_captions
-from .part import FEATURES, LANGUAGES
+from .part import FEATURES, GROUPS, LANGUAGES
 from .report import DataError
 from .splits import (
     ORDER,
@@ -41,11 +41,11 @@ class Chooser:
     rule: SplitList | SeededSplit | None = None  # None: by the split column, if there is one
     column: str | None = None
 
-    def takes(self, row: Mapping[str, Any], image_id: str, name: str) -> bool:
+    def takes(self, row: Mapping[str, Any], image_id: str, name: str, group: str) -> bool:
         if isinstance(self.rule, SplitList):
             return self.rule.find(name, image_id) == self.wanted
         if isinstance(self.rule, SeededSplit):
-            return self.rule.assign_one(image_id) == self.wanted
+            return self.rule.assign_one(group if self.rule.by == "group" else image_id) == self.wanted
         return self.column is None or split_name(str(row[self.column])) == self.wanted
 
 
@@ -58,7 +58,7 @@ class StreamRows:
 
     columns: Columns
     chooser: Chooser
-    features: Features  # with languages, or without
+    features: Features  # with languages and groups, or without
     languages: Wanted
     on_error: str
     verify: bool
@@ -70,7 +70,9 @@ class StreamRows:
             image = row[self.columns.image]
             image = {"bytes": image, "path": None} if isinstance(image, bytes) else image
             image_id, name = self._names(row, image)
-            if not self.chooser.takes(row, image_id, name):
+            told = row[self.columns.group] if self.columns.group else None
+            group = f"image {image_id}" if told in (None, "") else str(told)
+            if not self.chooser.takes(row, image_id, name, group):
                 continue
             captions, cases = sort_captions(self.columns.captions_of(row), name or image_id, self.languages)
             problem = self._problem(image, captions)
@@ -79,6 +81,7 @@ class StreamRows:
             if problem:
                 continue
             values = {"image": image, "captions": [text for text, _ in captions], "image_id": image_id}
+            values["group_id"] = group
             values["languages"] = [language or UNKNOWN for _, language in captions]
             for column in found:
                 found[column].append(values[column])
@@ -140,12 +143,14 @@ def stream_splits(
 
 
 def _features(sources: Sequence[tuple[str, IterableDataset]], columns: Sequence[Columns]) -> Features:
-    """This package's columns, with `languages` where a column's name, type or another column tells them."""
+    """This package's columns, with `languages` where a column's name, type or another column tells them, and
+    `group_id` where a column of groups is named."""
     told = any(
         found.languages or found.language or any(_keeps_languages(stream.features[c]) for c in found.captions)
         for (_, stream), found in zip(sources, columns, strict=True)
     )
-    return Features({**FEATURES, **LANGUAGES}) if told else FEATURES
+    grouped = GROUPS if any(found.group for found in columns) else {}
+    return Features({**FEATURES, **(LANGUAGES if told else {}), **grouped})
 
 
 def _keeps_languages(feature: Any) -> bool:

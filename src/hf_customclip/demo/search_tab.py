@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from ..data.images import to_rgb
 
 if TYPE_CHECKING:
-    from ..search import ImageIndex
+    from ..search import ImageIndex, SearchResult
 
 COUNTS = [12, 24, 48]
 LARGE = (1000, 1000)
@@ -28,6 +28,8 @@ CSS = """
 #search-found .grid-container .thumbnail-item img {height: auto; aspect-ratio: 1; width: 100%}
 #search-found .caption-label {position: static; max-width: 100%; white-space: normal; text-align: start;
   overflow-wrap: anywhere; background: none; border: 0; box-shadow: none}
+#search-found:has(.preview) .grid-wrap {display: none}
+#search-found .preview {position: relative; height: min(75vh, 640px); background: none; backdrop-filter: none}
 @media (max-width: 500px) {.gradio-container {padding: 4px !important} #search-image {height: 140px !important}}
 """
 
@@ -50,10 +52,7 @@ def search_tab(
             found = index.search(query, int(count), filter=condition or None)
         except (ValueError, OSError) as error:
             return [], str(error), [], ""
-        shown = [
-            (_image(index, each.id, images), f"{each.score:.3f}  {Path(each.id).stem or each.id}")
-            for each in found
-        ]
+        shown = [(_image(index, each.id, images), f"{each.score:.3f}  {_name(each)}") for each in found]
         message = (
             f"{len(found)} of {len(index):,} images, the best first."
             if found
@@ -133,6 +132,12 @@ def _examples(index: "ImageIndex") -> list[str]:
     rows = next(iter(index.table.batches(["captions"])), None)
     texts = [] if rows is None else [captions[0] for captions in rows["captions"].to_pylist() if captions]
     return texts[:: max(1, len(texts) // 4)][:4] or EXAMPLES
+
+
+def _name(found: "SearchResult") -> str:
+    """What stands below an image: its first caption, or else what its file is called."""
+    captions = found.metadata.get("captions")
+    return captions[0] if isinstance(captions, list) and captions else Path(found.id).stem or found.id
 
 
 def _text(value: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from datasets import Dataset
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import cached_file
 
 from .._files import replacing
@@ -29,26 +30,60 @@ PATH_OPTIONS = ("images", "captions_file", "karpathy_file")
 
 
 @dataclass(frozen=True)
-class TrainingRecord:
-    """The data that a model was trained on.
+class DataOrigin:
+    """Where training data came from, as far as that is known.
 
     Attributes:
         source: the Hub id, or the name (no more) of the folder or file.
         options: arguments of `load_image_text_dataset` that chose columns and splits; paths by their names.
         split_rule: how the splits came about, in words.
+    """
+
+    source: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    split_rule: str = ""
+
+    @classmethod
+    def of(cls, source: str, options: Mapping[str, Any], split_rule: str) -> DataOrigin:
+        """Of what `load_image_text_dataset` was told, without the folders that paths lie in."""
+        kept = {
+            name: os.path.basename(os.fspath(value)) if name in PATH_OPTIONS else value
+            for name, value in options.items()
+        }
+        return cls(_name_of(source), kept, split_rule)
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """The data that a model was trained on.
+
+    Attributes:
+        origin: where they came from.
         contents: `[images]`, uint64 of each training image's bytes.
         looks: `[readable images]`, the images' difference hashes.
     """
 
-    source: str
-    options: Mapping[str, Any]
-    split_rule: str
+    origin: DataOrigin
     contents: np.ndarray
     looks: np.ndarray
 
     def is_of(self, source: str) -> bool:
         """Whether `source` is called as the training data were."""
-        return _name_of(source) == self.source
+        return _name_of(source) == self.origin.source
+
+    @classmethod
+    def of(cls, dataset: Dataset, origin: DataOrigin) -> TrainingRecord:
+        """Of a train split with the column `image`; reads every image once."""
+        contents, looks, _ = _identities(dataset)
+        return cls(origin, np.unique(contents), np.unique(looks[looks > 0]))
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the record into a model's folder, and return its file."""
+        path = Path(folder) / RECORD_FILE
+        about = {"training_data": json.dumps(asdict(self.origin))}
+        with replacing(path) as name:
+            save_file({"contents": self.contents, "looks": self.looks}, name, metadata=about)
+        return path
 
 
 @dataclass(frozen=True)
@@ -73,34 +108,14 @@ class Overlap:
         return ", ".join(shown) + (", …" if len(rows) > count else "")
 
 
-def write_training_record(
-    folder: str | os.PathLike[str],
-    dataset: Dataset,
-    source: str,
-    options: Mapping[str, Any],
-    split_rule: str,
-) -> Path:
-    """Write down in a model's folder which images it was trained on; reads every image once.
-
-    Args:
-        dataset: the train split, with the column `image`.
-        options: arguments of `load_image_text_dataset` besides the source.
-    """
-    contents, looks, _ = _identities(dataset)
-    kept = {
-        name: os.path.basename(os.fspath(value)) if name in PATH_OPTIONS else value
-        for name, value in options.items()
-    }
-    about = {"source": _name_of(source), "options": kept, "split_rule": split_rule}
-    path = Path(folder) / RECORD_FILE
-    tensors = {"contents": np.unique(contents), "looks": np.unique(looks[looks > 0])}
-    with replacing(path) as name:
-        save_file(tensors, name, metadata={"training_data": json.dumps(about)})
-    return path
-
-
 def read_training_record(model: str | os.PathLike[str]) -> TrainingRecord | None:
-    """What the folder or Hub id knows of its training data; None where it knows nothing."""
+    """What the folder or Hub id knows of its training data; None where it knows nothing.
+
+    A checkpoint of heads knows what the folder that it lies in does.
+    """
+    folder = Path(model)
+    if folder.name.startswith(PREFIX_CHECKPOINT_DIR) and not (folder / RECORD_FILE).exists():
+        model = folder.resolve().parent
     file = cached_file(
         os.fspath(model),
         RECORD_FILE,
@@ -112,9 +127,7 @@ def read_training_record(model: str | os.PathLike[str]) -> TrainingRecord | None
         return None
     with safe_open(file, "np") as record:
         about = json.loads(record.metadata()["training_data"])
-        return TrainingRecord(
-            **about, contents=record.get_tensor("contents"), looks=record.get_tensor("looks")
-        )
+        return TrainingRecord(DataOrigin(**about), record.get_tensor("contents"), record.get_tensor("looks"))
 
 
 def find_overlap(dataset: Dataset, record: TrainingRecord) -> Overlap:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -49,7 +49,8 @@ def extract_features(
 
     Args:
         model, processor: of frozen towers; the model is left as it is, on its device.
-        dataset: a stream with `image`, `captions`, `image_id` (`load_image_text_dataset(streaming=True)`).
+        dataset: a stream with `image`, `captions`, `image_id` (`load_image_text_dataset(streaming=True)`);
+            images of one `group_id` are one image to the loss.
         out: a folder or fsspec address for the shards.
         precision: "auto", "float32" or "bfloat16".
         unreadable: "skip" counts and leaves out images that cannot be read, "error" stops at the first.
@@ -160,7 +161,7 @@ class _Extraction:
 
         def batches() -> Iterator[list[tuple[int, Any]]]:
             for batch in batched(enumerate(rows), self.sizes["vision"]):
-                waiting.update({n: {"id": row["image_id"], "captions": row["captions"]} for n, row in batch})
+                waiting.update({n: {"id": _identity(row), "captions": row["captions"]} for n, row in batch})
                 yield [(number, row["image"]) for number, row in batch]
 
         shards: list[dict[str, Any]] = []
@@ -193,7 +194,7 @@ class _Extraction:
             image_features=torch.cat(features),
             text_features=self._texts([text for row in rows for text in row["captions"]]),
             first=torch.tensor([0, *counts]).cumsum(0),
-            image_ids=torch.tensor([_id_number(str(row["id"])) for row in rows]),
+            image_ids=torch.tensor([_id_number(row["id"]) for row in rows]),
         )
         name = f"{item:05d}-{part:04d}.safetensors"
         self.folder.write_shard(name, shard)
@@ -219,6 +220,11 @@ class _Extraction:
             num_workers=self.workers,
             run=self.passes[tower] if self.run_in_workers else None,
         )
+
+
+def _identity(row: Mapping[str, Any]) -> str:
+    """What no two negatives share: the image, or the group that it is of."""
+    return str(row.get("group_id") or row["image_id"])
 
 
 def _id_number(image_id: str) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 
 from .style import COLOURS, NEUTRAL, Axes, Figure, light_grid, new_figure, with_fonts
 
+LOW = 0.08  # a recall below which the axis's own numbers are
+
 
 @with_fonts
 def plot_recall_curve(
@@ -36,20 +38,22 @@ def plot_recall_curve(
 
 
 def _mark_recalls(axes: Axes, k: int, recalls: Mapping[str, Sequence[float]]) -> None:
-    """A dot and its number on every curve at K, the highest one's above it and the others' below."""
+    """A dot and its number on every curve at K, the highest one's above it, the others' below or, where the axis is
+    there, beside."""
     there = [
         (values[k - 1], colour)
         for values, colour in zip(recalls.values(), COLOURS, strict=False)
         if k <= len(values)
     ]
     for place, (value, colour) in enumerate(sorted(there, reverse=True)):
-        axes.plot(k, value, "o", color=colour, markersize=5)
+        axes.plot(k, value, "o", color=colour, markersize=5, clip_on=False)
+        beside = place > 0 and value < LOW
         axes.annotate(
             f"{value:.2f}",
             (k, value),
-            xytext=(0, 6 if place == 0 else -13),
+            xytext=(8, 2) if beside else (0, 6 if place == 0 else -13),
             textcoords="offset points",
-            ha="center",
+            ha="left" if beside else "center",
             fontsize=9,
             color=colour,
         )

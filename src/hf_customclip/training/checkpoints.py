@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from datasets import Dataset
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
 
+from ..evaluation.overlap import DataOrigin, TrainingRecord
 from ..modeling.freezing_custom_clip import TOWERS, is_trained
 from ..modeling.heads_only_custom_clip import heads_only_file, load_heads
 from .finite import check_weights
@@ -33,11 +35,16 @@ class Checkpoints:
 
     Where both towers are frozen and named, `checkpoint-*` folders hold the heads alone, which costs next to
     nothing (off with `args.heads_only_checkpoints=False`). Resuming and loading the best model read either kind.
+
+    Attributes:
+        data_origin: where the training data came from, for the record that is saved beside whole models.
     """
 
     def __init__(self, trainer: CustomClipTrainer) -> None:
         self.trainer = trainer
         self._writing = False
+        self.data_origin = DataOrigin()
+        self._record: TrainingRecord | None = None
 
     # ---- Writing ----
 
@@ -80,6 +87,14 @@ class Checkpoints:
         if self.trainer.processing_class is not None:
             self.trainer.processing_class.save_pretrained(folder)
         return True
+
+    def write_training_record(self, folder: Path) -> None:
+        """Write down which images the model was trained on; they are read once, a stream not a second time."""
+        dataset = self.trainer.train_dataset
+        if self._record is None and isinstance(dataset, Dataset):
+            self._record = TrainingRecord.of(dataset, self.data_origin)
+        if self._record is not None:
+            self._record.save(folder)
 
     def _can_leave_out_towers(self, model: Any) -> bool:
         if self._in_parts():  # weights in shards are saved and loaded by their own machinery

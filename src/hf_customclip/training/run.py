@@ -13,7 +13,7 @@ from transformers import set_seed
 from .._files import write_json
 from ..data import DataReport, load_with_report
 from ..data.augmentation import build_augmentation
-from ..evaluation.overlap import write_training_record
+from ..evaluation.overlap import DataOrigin
 from ..features.shard_dataset import FeatureShards
 from ..hub.known_data import describe_data
 from ..hub.model_card import DATA_FILE
@@ -65,6 +65,8 @@ def run_training(config: TrainConfig) -> dict[str, float]:
     if found.languages:
         description = dataclasses.replace(description, languages=tuple(found.languages))
     trainer.publisher.data_description = description
+    options = {key: value for key, value in data.items() if key != "source"}
+    trainer.checkpoints.data_origin = DataOrigin.of(str(data["source"]), options, found.split_rule)
     metrics: dict[str, float] = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
     trainer.save_model()
     trainer.save_state()
@@ -72,11 +74,6 @@ def run_training(config: TrainConfig) -> dict[str, float]:
         folder = Path(str(args.output_dir))
         # For the model card, whenever it is written.
         write_json(folder / DATA_FILE, dataclasses.asdict(description))
-        if isinstance(splits["train"], Dataset):  # a stream is not read twice
-            options = {key: value for key, value in data.items() if key != "source"}
-            write_training_record(
-                str(folder), splits["train"], str(data["source"]), options, found.split_rule
-            )
         metrics |= report_saved_model(folder, splits, list(found.languages), trainer.state.log_history)
         trainer.save_metrics("all", metrics)
     if args.push_to_hub:

@@ -419,6 +419,7 @@ class CustomClipTrainer(Trainer):
                 bank.save(folder)
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             write_json(folder / "training_args.json", self.args.to_dict())
+            self.checkpoints.write_training_record(folder)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self.checkpoints.output_dir(super()._get_output_dir(trial))

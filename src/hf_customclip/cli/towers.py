@@ -1,0 +1,37 @@
+"""`hf-customclip towers`: pretrained towers to choose among."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .options import takes_options
+from .output import Output
+
+HELP = """List pretrained towers to choose among: size, languages, licence.
+
+\b
+    hf-customclip towers
+    hf-customclip towers --json | jq -r '.[] | select(.languages == "English").name'
+
+Parameters are in millions. Any other tower that transformers, torchvision or timm loads works too.
+"""
+# Facts of the towers' own pages.
+FILE = Path(__file__).with_name("towers.json")
+
+
+@takes_options
+def towers(printed: Output) -> None:
+    """Print the table."""
+    rows: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
+    names = list(rows[0])
+    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+    printed.show(table="\n".join(lines), value=rows, rows=rows)
+    printed.say_next("hf-customclip", "init", "DATA")
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
