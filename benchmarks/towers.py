@@ -144,7 +144,7 @@ def _try_tower(kind: str, family: str, config: Any, scratch: Scratch, onnx: bool
             result.onnx = _onnx(model, processor, folder)
         scratch.saved[folder / "joined"] = result
     except Refused as refused:
-        result.outcome, result.note = "refused", str(refused)
+        result.outcome, result.note = "refused", str(refused).replace(str(folder / "tower"), family)
     except Exception as error:  # the third outcome
         result.outcome, result.note = "fails", f"{step}: {type(error).__name__}: {first_line(error)}"
     return result

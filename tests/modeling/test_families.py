@@ -1,9 +1,16 @@
 """Pins: what becomes of a family of towers is "works" (to the end: cached features, saved, loaded by AutoModel and by
 the checkpoint's own code in another process, the pipeline) or "refused" in a sentence, and nothing else; of dual
-encoders the half is taken, as the right class."""
+encoders the half is taken, as the right class; docs/towers.md lists what it
+claims."""
+
+import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
-from towers import try_families
+from towers import MARK, try_families
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "towers.md"
 
 # Of each family and tower the class, and a part of the sentence if it is refused.
 EXPECTED = {
@@ -57,3 +64,15 @@ def test_works_or_is_refused(results):
         result = found[which]
         assert result.outcome == ("refused" if sentence else "works"), result
         assert tower in (result.note if sentence else result.tower) and sentence in result.note, result
+
+
+def test_the_page_lists_what_it_claims():
+    tables = PAGE.read_text().split(MARK)[1]
+    for section, least in (("Image", 60), ("Text", 50)):
+        table = tables.split(f"## {section} towers\n")[1].split("\n## ")[0]
+        claimed = re.search(r"(\d+) families: (\d+) work, (\d+) are refused", table)
+        outcomes = Counter(re.findall(r"^\| [^|]+ \| [^|]+ \| (\w+)", table, re.MULTILINE)[1:])
+        assert outcomes.keys() <= {"works", "refused"}
+        counts = (outcomes.total(), outcomes["works"], outcomes["refused"])
+        assert tuple(map(int, claimed.groups())) == counts
+        assert counts[0] >= least

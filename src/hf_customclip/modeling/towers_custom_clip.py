@@ -119,7 +119,7 @@ def tower_config(name: str | os.PathLike[str], kind: str, **kwargs: Any) -> Any:
             f"No {kind} tower {str(name)!r}: it must be {torchvision}a folder or a Hub id that transformers' "
             f"AutoModel can load.{hint} ({str(error).splitlines()[0]})"
         ) from error
-    config = getattr(config, f"{kind}_config", config)
+    config = getattr(config, f"{kind}_config", None) or config
     if hasattr(config, "mask_ratio"):
         config.mask_ratio = 0.0  # a masked autoencoder would hide most of every image
     return config
