@@ -57,14 +57,14 @@ def rooms() -> str:
         "modeling": (0, 0.5, "modeling"), "data": (1, 0.5, "data"), "inference": (2, 0.5, "inference"),
         "features": (3, 0.5, "features"), "evaluation": (4, 0.5, "evaluation"),
         "hub": (5, 0, "hub"), "training": (6, 0, "training"),
-        "search": (5, 1, "search|moderation, export"), "demo": (6, 1, "demo"), "cli": (7, 0.5, "cli"),
+        "search": (5, 1, "search|moderation, export"), "demo": (6, 1, "demo|serve"), "cli": (7, 0.5, "cli"),
     }  # fmt: skip
     arrows = (
         "modeling>data data>inference inference>features features>evaluation evaluation>hub hub>training "
     )
     arrows += "evaluation>search search>demo training>cli demo>cli"
     return diagram(boxes, arrows, "Rooms from the lowest to the highest: modeling, data, inference, features, "
-                   "evaluation; then hub, training beside search, moderation, export, demo; then cli.")  # fmt: skip
+                   "evaluation; then hub, training beside search, moderation, export, demo, serve; cli.")  # fmt: skip
 
 
 def diagram(boxes: Boxes, arrows: str, label: str) -> str:

@@ -174,14 +174,15 @@ def test_embed_writes_parquet(folder, tmp_path, capsys):
             ["embed", "{model}", "{images}", "vectors.csv"],
             "'vectors.csv' is no .parquet file",
         ),
-        (["index", "{model}", "nowhere", "x"], "There is no folder of images 'nowhere'"),
+        (["index", "{model}", "nowhere", "{new}"], "There is no folder of images 'nowhere'"),
     ],
 )
 def test_mistakes_end_in_one_line(folder, capsys, arguments, said):
-    places = {name: folder / name for name in ("index", "model", "images")}
+    places = {name: folder / name for name in ("index", "model", "images", "new")}
     code, out, err = run(capsys, *(argument.format(**places) for argument in arguments))
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 1 and out == "" and len(errors) == 1 and said in errors[0]
+    assert not places["new"].exists(), "no empty index is left"
 
 
 def test_conditions():

@@ -17,7 +17,7 @@ HELP = """List pretrained towers to choose among: size, languages, licence.
 
 Parameters are in millions. Any other tower that transformers, torchvision or timm loads works too.
 """
-# Facts of the towers' own pages.
+# Parameters without a classifier; languages and licences as the towers' publishers state them.
 FILE = Path(__file__).with_name("towers.json")
 
 

@@ -371,7 +371,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
 
     def _project(self, features: torch.Tensor, projection: nn.Module) -> torch.Tensor:
         # A frozen tower may be kept in half precision below a head in float32.
-        projected = projection(features.to(next(projection.parameters()).dtype))
+        projected: torch.Tensor = projection(features.to(next(projection.parameters()).dtype))
         return projected[:, : self.config.truncate_dim]
 
     # ---- Making, loading, saving ----

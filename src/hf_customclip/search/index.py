@@ -121,11 +121,14 @@ class ImageIndex:
         Raises:
             ValueError: the directory holds another model's index.
         """
+        from .sources import open_source
+
+        source = open_source(images)  # first: where there are no images, no index is left
         encoder = Encoder(model, processor)
         biased = hubness_correction and encoder.bank is not None
         table = VectorTable.open_or_create(directory, encoder.describe(), storage_options, biased)
         index = cls(table, encoder, compression)
-        index.update(images, batch_size=batch_size, num_workers=num_workers)
+        index._take(source, True, batch_size, num_workers)
         return index
 
     @classmethod
@@ -180,26 +183,29 @@ class ImageIndex:
 
     def update(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
         """Bring the index in line with a folder or data set: embed what is new or has changed, drop the rest."""
-        return self._take(images, drop_gone=True, batch_size=batch_size, num_workers=num_workers)
+        from .sources import open_source
+
+        return self._take(open_source(images), True, batch_size, num_workers)
 
     def add(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
         """Add images, in the place of those with the same id; nothing is rebuilt."""
-        return self._take(images, drop_gone=False, batch_size=batch_size, num_workers=num_workers)
+        from .sources import open_source
+
+        return self._take(open_source(images), False, batch_size, num_workers)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove images by id; ids that are not there are passed over. How many were removed."""
         return self.table.remove(ids)
 
-    def _take(self, images: Images, drop_gone: bool, batch_size: int, num_workers: int) -> Changes:
+    def _take(self, source: Source, drop_gone: bool, batch_size: int, num_workers: int) -> Changes:
         from accelerate.utils import gather_object
 
         from ..inference.encode import process_state
-        from .sources import open_source
 
         state = process_state()
         if state.num_processes > 1 and str(self.table.where).startswith("memory://"):
             raise ValueError("To embed on several processes, name a directory where they can put the parts.")
-        source, known = open_source(images), self.table.states()
+        known = self.table.states()
         ids, paths, states = (source.column(name) for name in ("id", "path", "state"))
         stale = [n for n, name in enumerate(ids) if name not in known or known[name][1] != states[n]]
         kept = [n for n, name in enumerate(ids) if name in known and known[name][1] == states[n]]

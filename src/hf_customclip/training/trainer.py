@@ -237,6 +237,7 @@ class CustomClipTrainer(Trainer):
                 "prefetch_factor": self.args.dataloader_prefetch_factor,
             }
         loader = DataLoader(dataset, collate_fn=self.data_collator, **options)
+        accelerator_config: Any = self.args.accelerator_config  # no more a dict or path, by now
         # The samplers have dealt out the shares; accelerate would even them out with images shown twice.
         prepared: DataLoader[Any] = prepare_data_loader(
             loader,
@@ -244,7 +245,7 @@ class CustomClipTrainer(Trainer):
             num_processes=1,
             process_index=0,
             put_on_device=True,
-            non_blocking=self.args.accelerator_config.non_blocking,
+            non_blocking=accelerator_config.non_blocking,
         )
         return prepared
 
