@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from starlette.concurrency import run_in_threadpool
 
 from .hub.handler import MAX_INPUTS, EndpointHandler
 

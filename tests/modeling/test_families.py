@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from towers import MARK, try_families
+from tower_families import MARK, try_families
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "towers.md"
 

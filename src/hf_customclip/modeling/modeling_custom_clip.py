@@ -46,6 +46,8 @@ from .towers_custom_clip import (
 logger = logging.get_logger(__name__)
 
 MAX_LOGIT_SCALE = math.log(100)  # Radford et al. 2021, section 2.5
+# For device_map="auto": what adds an input to its own output.
+ON_ONE_DEVICE = ("MlpProjection", "TorchvisionBackboneModel", "TimmWrapperModel")
 
 
 @dataclass
@@ -86,8 +88,6 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
     supports_gradient_checkpointing = True
     # The loss is a mean over the batch: Trainer must scale it for accumulation itself.
     accepts_loss_kwargs = False
-    # For device_map="auto": what adds an input to its own output has to lie on one device. Towers add their own.
-    _no_split_modules = ["MlpProjection", "TorchvisionBackboneModel", "TimmWrapperModel"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
 
@@ -116,6 +116,9 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
         self.max_text_positions = max_text_positions(self.text_model)
         self._text_inputs = frozenset(inspect.signature(self.text_model.forward).parameters)
         self.post_init()
+        # Those that are there, beside the towers' own: FSDP stops at a name that it does not find.
+        there = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = sorted(there & {*(self._no_split_modules or ()), *ON_ONE_DEVICE})
         self.apply_freeze()
 
     @torch.no_grad()

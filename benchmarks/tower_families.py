@@ -1,6 +1,6 @@
 """Every family of towers: joined, or refused in a sentence. Writes the tables of docs/towers.md.
 
-    python benchmarks/towers.py --results outputs/towers.jsonl --page docs/towers.md [--onnx] [--only NAME ...]
+    python benchmarks/tower_families.py --results outputs/towers.jsonl --page docs/towers.md [--onnx] [--only NAME ...]
 
 Of each family of transformers, torchvision and timm a tiny member with random weights (`tiny_towers.py`) is joined
 with a tiny tower of the other kind. "works" means: joined with its defaults (or with the setting named), image and
@@ -38,7 +38,7 @@ from hf_customclip.modeling.towers_custom_clip import image_input_shape
 
 AT_ONCE = 12
 SECONDS = 1200
-MARK = "<!-- What follows is written by benchmarks/towers.py. -->"
+MARK = "<!-- What follows is written by benchmarks/tower_families.py. -->"
 LOAD_ELSEWHERE = """
 import sys
 sys.modules["hf_customclip"] = None  # cannot be imported: the checkpoints' own code must do
