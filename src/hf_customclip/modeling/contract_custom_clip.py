@@ -130,6 +130,12 @@ def _check_embeddings(model: Any, tower: str) -> None:
             f"the {tower} tower, a {name}, cannot embed {item}s ({first_line(error)}): choose another tower or "
             f"another {tower}_pooling"
         ) from error
+    count = len(next(iter(inputs.values())))
+    if len(features) != count:  # Pixtral's lays images one after the other
+        raise ValueError(
+            f"the {tower} tower, a {name}, gives {len(features)} feature(s) for {count} {item}s: choose a tower "
+            f"that gives one for each"
+        )
     if not features.isfinite().all():
         raise ValueError(
             f"the {tower} tower, a {name}, gives features that are not finite: choose its checkpoint in another "
