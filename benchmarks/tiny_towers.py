@@ -58,8 +58,8 @@ NOT_TOWERS = (
     "custom_clip",
     "vision-text-dual-encoder",
 )
-# The smallest member of each torchvision family, without EfficientNetV2: with random weights its features reach 1e6, and
-# rounding alone changes them.
+# The smallest member of each torchvision family, without EfficientNetV2: with random weights its features reach 1e6,
+# and rounding alone changes them.
 TORCHVISION = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3",
     "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18",
