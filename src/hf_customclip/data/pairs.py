@@ -249,9 +249,7 @@ class TrainingDataset(_Rows):
         """The batch of at most `size` random images with a random one of their first so many captions each."""
         captions = [numbers[:captions_per_image] for numbers in self.table.captions_of_images() if numbers]
         chosen = np.sort(generator.permutation(len(captions))[:size])
-        batch = self.__getitems__([(0, (int(generator.choice(captions[i])),)) for i in chosen])
-        assert isinstance(batch, dict), "features of both towers are not cached"
-        return batch
+        return self._cached_batch([(0, (int(generator.choice(captions[i])),)) for i in chosen])
 
     def _images_in_views(self, features: FeatureRows, rows: np.ndarray, views: np.ndarray) -> torch.Tensor:
         images = features[rows]

@@ -121,9 +121,7 @@ class ImageIndex:
         Raises:
             ValueError: the directory holds another model's index.
         """
-        from .sources import open_source
-
-        source = open_source(images)  # first: where there are no images, no index is left
+        source = _listed(images)  # first: where there are no images, no index is left
         encoder = Encoder(model, processor)
         biased = hubness_correction and encoder.bank is not None
         table = VectorTable.open_or_create(directory, encoder.describe(), storage_options, biased)
@@ -183,15 +181,11 @@ class ImageIndex:
 
     def update(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
         """Bring the index in line with a folder or data set: embed what is new or has changed, drop the rest."""
-        from .sources import open_source
-
-        return self._take(open_source(images), True, batch_size, num_workers)
+        return self._take(_listed(images), True, batch_size, num_workers)
 
     def add(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
         """Add images, in the place of those with the same id; nothing is rebuilt."""
-        from .sources import open_source
-
-        return self._take(open_source(images), False, batch_size, num_workers)
+        return self._take(_listed(images), False, batch_size, num_workers)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove images by id; ids that are not there are passed over. How many were removed."""
@@ -377,3 +371,9 @@ def _thumbnail(image: Any) -> bytes:
     written = BytesIO()
     small.save(written, "JPEG", quality=85, subsampling=0)
     return written.getvalue()
+
+
+def _listed(images: Images) -> Source:
+    from .sources import open_source  # late: a text search needs no `datasets`
+
+    return open_source(images)
