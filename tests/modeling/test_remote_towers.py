@@ -141,9 +141,6 @@ def test_two_folders_of_one_name(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="transformers takes the first folder's model class for both: docs/towers.md", strict=True
-)
 def test_two_folders_of_one_name_with_other_code_of_the_model(tmp_path):
     """The same for this package's own files, of which the second folder's are another version: a file that the
     model's file imports."""

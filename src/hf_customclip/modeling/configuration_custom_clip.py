@@ -6,10 +6,15 @@ nothing but transformers and spells sub-configurations the way that 5.17 and 5.2
 """
 
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import transformers
 from transformers import AutoConfig, PretrainedConfig
+
+if TYPE_CHECKING:
+    # For transformers alone, which tells two copies of a code file apart by the files that it names, and finds the
+    # model's class by the configuration's: so that two checkpoints with different code have two of each.
+    from .modeling_custom_clip import CustomClipModel  # noqa: F401
 
 PROJECTION_TYPES = ("mlp", "linear")
 TEXT_POOLINGS = ("cls", "mean", "pooler")
