@@ -527,3 +527,27 @@ def test_simple_columns_are_kept_where_asked_for():
     rows = zip(kept["captions"], kept["year"], kept["label"], strict=True)
     assert sorted(rows) == [(["a"], 2000, 0), (["b", "c"], 2001, 1)]
     assert kept["image_id"][:] == plain["image_id"][:]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_simple_columns_of_named_images_are_kept_where_asked_for(tmp_path, form):
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(number))
+    rows = {
+        "image": ["0.jpg", "1.jpg", "1.jpg", "2.jpg"],
+        "caption": ["a", "b", "c", "d"],
+        "price": [1.5, 20.0, 99.0, None],
+        "year": [2000, 2001, 2001, 2002],
+        "sku": ["007", "x", "y", "012"],
+    }
+    file = tmp_path / f"shop.{form}"
+    written = datasets.Dataset.from_dict(rows)
+    {"csv": written.to_csv, "jsonl": written.to_json, "parquet": written.to_parquet}[form](file)
+    assert load_image_text_dataset(file, "all").column_names == ["image", "captions", "image_id"]
+    kept = load_image_text_dataset(file, "all", keep_columns=True, group_column="sku")
+    found = zip(*(kept[name][:] for name in ("captions", "price", "year", "sku")), strict=True)
+    assert sorted(found) == [
+        (["a"], 1.5, 2000, "007"),
+        (["b", "c"], 20.0, 2001, "x"),
+        (["d"], None, 2002, "012"),
+    ]

@@ -44,7 +44,8 @@ NUMBERED_CAPTION = re.compile(r"(?:captions?|text|sentence|sent|comment|descript
 
 @dataclass(frozen=True)
 class NamedColumns:
-    """The columns that the user named by hand, None where they are to be found; and which languages to keep."""
+    """The columns that the user named by hand, None where they are to be found; which languages to keep, and whether
+    to keep columns that are neither."""
 
     image: str | None = None
     caption: str | Sequence[str] | None = None
@@ -52,6 +53,7 @@ class NamedColumns:
     split: str | None = None
     group: str | None = None
     languages: Wanted = None
+    keep_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Columns:
 
     `image_id` is only there if it was named by hand, and then is believed; `ids` are columns that may tell
     images apart, the likeliest first. `languages` are those of caption columns whose name tells it, `language`
-    is the column that tells it row by row.
+    is the column that tells it row by row. `kept` stay beside them as they are.
     """
 
     image: str
@@ -72,6 +74,7 @@ class Columns:
     group: str | None = None
     languages: Mapping[str, str] = field(default_factory=dict)
     language: str | None = None
+    kept: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
     @property
@@ -134,6 +137,9 @@ def find_columns(names: Iterable[str], named: NamedColumns, images: Sequence[str
         languages=_languages_of(captions),
         language=_first([name for name in present if name not in (image, *captions)], LANGUAGE_NAMES),
     )
+    if named.keep_others:
+        read = (columns.image, *captions, columns.language)
+        return replace(columns, kept=tuple(name for name in present if name not in read))
     used = {columns.image, *columns.text, "languages"}
     return replace(columns, unused=tuple(name for name in present if name not in used))
 

@@ -53,12 +53,11 @@ def part_of_dataset(
     *,
     alone: bool = True,
     known: dict[str, Mark] | None = None,
-    keep: bool = False,
 ) -> Part:
     """One split of a data set as a `Part`; if it is the only one, a split column goes before its name.
 
     `known` holds the ids used in other splits with the marks of their images, and is added to: splits that
-    each number their images from 0 must not seem to share them. With `keep`, simple columns stay.
+    each number their images from 0 must not seem to share them.
     """
     known = {} if known is None else known
     columns = find_columns(dataset.column_names, named, image_columns(dataset.features))
@@ -70,7 +69,7 @@ def part_of_dataset(
     captions, left_out = _sorted(rows, ids, groups, named.languages)
     names = _texts(rows.cells[columns.file_name]) if columns.file_name else _texts(rows.paths)
     splits = rows.splits(columns.split if alone else None, split)
-    others = _simple_columns(dataset.features, columns) if keep else []
+    others = _simple_columns(dataset.features, columns)
     kinds = _texts(rows.cells[columns.group]) if columns.group else []
     return Part(
         _beside(rows.images, captions, ids, kinds, dataset.select_columns(others) if others else None),
@@ -104,7 +103,7 @@ def part_of_names(
 
 
 def _numbered(dataset: Dataset, columns: Columns, split: str) -> Iterator[Row]:
-    texts = dataset.select_columns([columns.image, *columns.text])
+    texts = dataset.select_columns([columns.image, *columns.text, *columns.kept])
     return ((f"{split} row {number}", row) for number, row in enumerate(texts))
 
 
@@ -219,12 +218,14 @@ def _sorted(
 
 
 def _simple_columns(features: Features, columns: Columns) -> list[str]:
-    """The columns of texts, numbers, truth values and classes that hold neither captions nor images."""
-    taken = {*FEATURES, *LANGUAGES, *GROUPS, columns.image, *columns.captions, columns.language}
+    """Of the columns to keep, those of texts, numbers, truth values and classes."""
+    taken = {*FEATURES, *LANGUAGES, *GROUPS}
     return [
         name
-        for name, feature in features.items()
-        if isinstance(feature, (Value, ClassLabel)) and "binary" not in feature.dtype and name not in taken
+        for name in columns.kept
+        if isinstance(kind := features[name], (Value, ClassLabel))
+        and "binary" not in kind.dtype
+        and name not in taken
     ]
 
 

@@ -94,8 +94,8 @@ def load_with_report(
             for empty captions, captions without image, images without caption, unreadable images and
             broken lines.
         verify: decode every image now, to find the unreadable ones.
-        keep_columns: keep a data set's other columns of texts, numbers and truth values too, where it holds the
-            images themselves; of rows of one image, those of the first. Streams keep none.
+        keep_columns: keep other columns of texts, numbers and truth values too; of rows of one image, those of the
+            first. Streams keep none.
         seed, validation_fraction, test_fraction: the draw of splits by image where the data have none, 0.05
             each if not given; given, they also draw splits that the data lack out of their train split, or
             out of everything if there is no train split.
@@ -111,7 +111,9 @@ def load_with_report(
         raise ValueError(f'on_error is "skip" or "raise", not {on_error!r}.')
     said = os.fspath(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
     wanted = wanted_languages(languages)
-    named = NamedColumns(image_column, caption_column, image_id_column, split_column, group_column, wanted)
+    named = NamedColumns(
+        image_column, caption_column, image_id_column, split_column, group_column, wanted, keep_columns
+    )
     listed = karpathy_split_list(karpathy_file) if karpathy_file else None
     by = "image" if group_column is None else "group"
     wish = SplitWish(split, listed, seed, validation_fraction, test_fraction, by)
@@ -124,9 +126,9 @@ def load_with_report(
         report.streamed, report.split_rule = True, streams.rule
         report.notes += streams.notes
         return _chosen(streams.splits, split, said), report
-    if not isinstance(found.data, Part) and not keep_columns:
+    if not isinstance(found.data, Part):
         report.notes += _notes_of_columns(found.data, named)
-    parts = _parts(found.data, named, folder or _folder_of(source), said, keep_columns)
+    parts = _parts(found.data, named, folder or _folder_of(source), said)
     if verify:
         parts = [drop_unreadable(part) for part in parts]
     division = divide(parts, wish, said)
@@ -229,7 +231,7 @@ def _by_split(found: library.AnyDataset) -> list[tuple[str, Any]]:
 
 
 def _parts(
-    found: Part | Dataset | DatasetDict, named: NamedColumns, images: Path | None, said: str, keep: bool
+    found: Part | Dataset | DatasetDict, named: NamedColumns, images: Path | None, said: str
 ) -> list[Part]:
     if isinstance(found, Part):
         return [found]
@@ -238,7 +240,7 @@ def _parts(
         return [part_of_names(sources, named, images, said)]
     known: dict[str, Mark] = {}
     return [
-        part_of_dataset(dataset, split, named, alone=len(sources) == 1, known=known, keep=keep)
+        part_of_dataset(dataset, split, named, alone=len(sources) == 1, known=known)
         for split, dataset in sources
     ]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetInfo, Features, Image, List, Value
+from datasets import Dataset, DatasetInfo, Features, Image, List, Value, concatenate_datasets
 from datasets.table import InMemoryTable
 from tqdm.auto import tqdm
 
@@ -38,6 +39,7 @@ class Entry(NamedTuple):
     image_id: str | None = None
     split: str | None = None
     group: str | None = None
+    others: Mapping[str, Any] = {}  # columns that stay as they are
 
 
 @dataclass
@@ -103,6 +105,7 @@ class _Image:
     image_id: str | None
     split: str | None
     group: str | None
+    others: Mapping[str, Any]
     captions: list[Caption]
 
 
@@ -130,7 +133,8 @@ def gather(entries: Iterable[Entry | Case], listing: FolderListing, languages: W
         if path is None:
             missing[entry.name] = missing.get(entry.name, 0) + len(captions)
             continue
-        image = found.setdefault(path, _Image(entry.name, entry.image_id, entry.split, entry.group, []))
+        first = _Image(entry.name, entry.image_id, entry.split, entry.group, entry.others, [])
+        image = found.setdefault(path, first)
         image.captions += captions
         if entry.split != image.split:
             cases.append(Case("split_conflict", f"{entry.name} ({image.split}, {entry.split})"))
@@ -170,8 +174,36 @@ def _rows(images: dict[str, _Image], root: Path) -> Part:
     ]
     files = Image().cast_storage(pa.array(list(images), pa.string()))  # only their paths are kept
     columns = caption_columns([image.captions for image in rows], ids, [image.group for image in rows])
-    table = columns.add_column(0, "image", files)
-    return Part(dataset_of_table(table), [image.name for image in rows], [image.split for image in rows])
+    dataset = dataset_of_table(columns.add_column(0, "image", files))
+    if others := _other_columns([image.others for image in rows], dataset.column_names):
+        dataset = concatenate_datasets([dataset, Dataset(InMemoryTable(pa.table(others)))], axis=1)
+    return Part(dataset, [image.name for image in rows], [image.split for image in rows])
+
+
+def _other_columns(rows: Sequence[Mapping[str, Any]], taken: Sequence[str]) -> dict[str, pa.Array]:
+    """Columns of texts, numbers and truth values, whose cells may all be written as texts, as in CSV; cells of other
+    kinds are null."""
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in taken]
+    return {name: _typed_column([row.get(name) for row in rows]) for name in names}
+
+
+def _typed_column(cells: Sequence[Any]) -> pa.Array:
+    simple = [cell if isinstance(cell, (str, int, float)) and cell != "" else None for cell in cells]
+    kinds = {type(cell) for cell in simple if cell is not None}
+    if not kinds or (len(kinds) > 1 and kinds != {int, float}):
+        return pa.array([None if cell is None else str(cell) for cell in simple], pa.string())
+    column = pa.array(simple)
+    return _numbers(column) if pa.types.is_string(column.type) else column
+
+
+def _numbers(column: pa.Array) -> pa.Array:
+    """What is written as numbers as numbers, unless, as of "007", something would be lost."""
+    with suppress(pa.ArrowInvalid):
+        numbers = column.cast(pa.int64())
+        return numbers if numbers.cast(pa.string()) == column else column
+    with suppress(pa.ArrowInvalid):
+        return column.cast(pa.float64())
+    return column
 
 
 def drop_unreadable(part: Part) -> Part:

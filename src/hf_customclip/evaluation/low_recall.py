@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from datasets import Dataset
 
-from ..data.shared_captions import caption_numbers
+from ..data.shared_captions import count_shared
 
 PAGE = "docs/low-recall.md"
 NEAR_CHANCE = 0.05  # of the way from chance to all found
@@ -37,12 +37,11 @@ def notes_of_start(rsum: float, start: float) -> list[str]:
 
 
 def notes_of_shared_captions(dataset: Dataset) -> list[str]:
-    """That equal captions tie, which the papers' protocol counts as misses, where there are any."""
-    numbers = caption_numbers(dataset)
-    shared = len(numbers) - len(set(numbers.tolist()))
-    if not shared:
+    """That equal captions of several images tie, which the papers' protocol counts as misses, where there are any."""
+    found = count_shared({"measured": dataset})
+    if not (shared := found["captions of several images"]):
         return []
     return [
-        f"{shared:,} of {len(numbers):,} captions stand at another image too, and ties count as misses: "
+        f"{shared:,} of {found['captions']:,} different captions stand at several images, and ties count as misses: "
         f"`hf-customclip evaluate --shared-captions` counts them as right, see {PAGE}."
     ]

@@ -112,4 +112,5 @@ def entries_of_rows(
             image_id=str(image_id) if image_id not in (None, "") else None,
             split=split_name(str(row_split)) if row_split else split,
             group=str(group) if group not in (None, "") else None,
+            others={name: row.get(name) for name in columns.kept},
         )
