@@ -133,6 +133,35 @@ def test_a_search_by_image_finds_that_image(see, shown):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_search_fits_a_phone_and_a_desk(browser, see, width):
+    """No result is cut off, captions stand below images, one opens large with what is known of it; by keyboard too."""
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        see("#search-count label", "24")[0].click()
+        see("#search-words textarea, #search-words input")[0].send_keys("a large red circle on white\n")
+        see("#search-message", "24 of 32 images")
+        tiles = see("#search-found .thumbnail-item")
+        assert len(tiles) == 24 and browser.execute_script(
+            "return document.documentElement.scrollWidth <= window.innerWidth"
+        )
+        for tile in tiles:
+            assert tile.rect["x"] >= 0 and tile.rect["x"] + tile.rect["width"] <= width
+        image, caption = see("#search-found .thumbnail-item img")[0], see("#search-found .caption-label")[0]
+        assert caption.rect["y"] >= image.rect["y"] + image.rect["height"] - 1
+        tiles[0].send_keys("\n")
+        see("#search-details", "a-large-red-circle-on-white")
+        large, details = see("#search-found .preview img")[0], see("#search-details")[0]
+        assert large.rect["width"] >= min(width, 400) / 2
+        assert 0 <= large.rect["y"] - details.rect["y"] - details.rect["height"] < 450, "near each other"
+        see("#search-found .preview button[aria-label=Close]")[0].click()
+        assert len(see("#search-found .thumbnail-item", "red")) >= 1
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.slow
 def test_a_image_is_classified_among_ones_own_labels(see, shown):
     open_tab(see, "Classify")
     see("#classify-image input[type=file]")[0].send_keys(
