@@ -100,6 +100,7 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
         drop_last: batches of exactly `batch_size`; a random rest of the pairs is left out of each epoch.
         seed: with the epoch's number it fixes the order.
         process_index, num_processes: whose share this is.
+        num_batches: in how many batches, where another count is wanted than that above.
 
     Raises:
         ValueError: a number below 1, no pairs to fill a batch with on every process, or no languages to draw by.
@@ -117,6 +118,7 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
         seed: int = 0,
         process_index: int = 0,
         num_processes: int = 1,
+        num_batches: int | None = None,
     ) -> None:
         _check_sizes(batch_size, captions_per_image)
         self.languages = _checked_languages(caption_sampling, languages)
@@ -133,7 +135,8 @@ class NoDuplicatesBatchSampler(torch.utils.data.Sampler[list[int]]):
         total, whole = sum(chosen), batch_size * num_processes
         if total < num_processes:
             raise ValueError(f"{total} image-caption pairs are too few for {num_processes} process(es)")
-        self.num_batches = max(total // whole if drop_last else math.ceil(total / whole), max(chosen))
+        filled = total // whole if drop_last else math.ceil(total / whole)
+        self.num_batches = num_batches or max(filled, max(chosen))
         self.num_pairs = min(total, self.num_batches * whole)
 
     def __len__(self) -> int:

@@ -256,15 +256,14 @@ class ShardBatchSampler(torch.utils.data.Sampler[Any]):
         order = chosen[np.argsort(ids[chosen], kind="stable")]
         ends = np.flatnonzero(np.diff(ids[order])) + 1
         images: Any = np.split(order, ends)
-        dealt = NoDuplicatesBatchSampler(
+        return NoDuplicatesBatchSampler(
             images,
             self.batch_size,
             seed=int(generator.integers(2**31)),
             process_index=self.process_index,
             num_processes=self.num_processes,
+            num_batches=batches,
         )
-        dealt.num_batches = batches
-        return dealt
 
     def _batch(self, captions: np.ndarray) -> list[Any]:
         if self.shards.batch_of == "pairs":
