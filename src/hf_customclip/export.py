@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from . import __version__
+from .inference.hubness import HubnessBank, bias_of_rows, cut_bank
 from .search.table import ModelName
 
 # The names under which transformers.js and optimum look for the halves of a CLIP.
@@ -30,22 +31,28 @@ class ExportError(RuntimeError):
     """The graphs could not be made, or compute something else than the model; nothing was written."""
 
 
-class _ImageEncoder(nn.Module):
-    def __init__(self, model: Any) -> None:
+class _Encoder(nn.Module):
+    """Inputs to embeddings and, where there is a bank of the other kind's, their bias as hubs."""
+
+    def __init__(self, model: Any, bank: Tensor | None = None) -> None:
         super().__init__()
         self.model = model
+        width = getattr(model.config, "truncate_dim", None) or model.config.projection_dim
+        self.bank = None if bank is None else cut_bank(bank, width)
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        return F.normalize(self.model.get_image_features(pixel_values).pooler_output, dim=-1)
+    def _outputs(self, features: Tensor) -> tuple[Tensor, ...]:
+        embeds = F.normalize(features, dim=-1)
+        return (embeds,) if self.bank is None else (embeds, bias_of_rows(embeds, self.bank))
 
 
-class _TextEncoder(nn.Module):
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
+class _ImageEncoder(_Encoder):
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        return self._outputs(self.model.get_image_features(pixel_values).pooler_output)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return F.normalize(self.model.get_text_features(input_ids, attention_mask).pooler_output, dim=-1)
+
+class _TextEncoder(_Encoder):
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        return self._outputs(self.model.get_text_features(input_ids, attention_mask).pooler_output)
 
 
 def export_onnx(
@@ -55,12 +62,14 @@ def export_onnx(
     *,
     quantize: str | None = None,
     only_text_of: ModelName | None = None,
+    bank: HubnessBank | None = None,
 ) -> dict[str, float]:
     """Write `vision_model.onnx`, `text_model.onnx` and the processor's files, once both graphs are verified.
 
     - `vision_model.onnx`: `pixel_values` `[batch, channels, height, width]` to `image_embeds` `[batch, d]`.
     - `text_model.onnx`: `input_ids` and `attention_mask` `[batch, length]` (int64) to `text_embeds`
       `[batch, d]`.
+    - With a bank, both also to `hubness_bias` `[batch]`: what to take from a candidate's cosine in a ranking.
 
     Embeddings are L2-normalised, so that their product is the cosine; batch and length are free. Each graph's
     metadata say how inputs are made (`preprocessing`) and how cosines become logits (`inverse_temperature`,
@@ -69,6 +78,7 @@ def export_onnx(
     Args:
         quantize: "int8" makes matrices and token embeddings int8, a quarter of the size, and `*_quantized.onnx` of
             the files (what transformers.js calls "q8"); convolutions stay in float32, as they would lose too much.
+        bank: the model's, `HubnessBank.load(folder)`.
         only_text_of: for an index: the text encoder and tokenizer alone, marked as of the model that made it.
 
     Returns:
@@ -89,9 +99,12 @@ def export_onnx(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
         part = Path(scratch)
         text_metadata = _text_metadata(model, processor)
-        graphs: list[Any] = [(TEXT_FILE, _TextEncoder(model), _texts, text_metadata)]
+        # A candidate's hubs are among what it is asked for with: the other kind.
+        text = _TextEncoder(model, bank.image_embeds if bank else None)
+        graphs: list[Any] = [(TEXT_FILE, text, _texts, text_metadata)]
         if only_text_of is None:
-            graphs.insert(0, (VISION_FILE, _ImageEncoder(model), _images, _image_metadata(model, processor)))
+            vision = _ImageEncoder(model, bank.text_embeds if bank else None)
+            graphs.insert(0, (VISION_FILE, vision, _images, _image_metadata(model, processor)))
         else:
             text_metadata["made_by"] = only_text_of.to_dict()
         for file, encoder, inputs, metadata in graphs:
@@ -114,14 +127,15 @@ def export_onnx(
 
 
 def _write_graph(
-    file: Path, encoder: nn.Module, inputs: dict[str, Tensor], metadata: Mapping[str, Any], model: Any
+    file: Path, encoder: _Encoder, inputs: dict[str, Tensor], metadata: Mapping[str, Any], model: Any
 ) -> None:
     dimension = torch.export.Dim
     batch = dimension("batch", min=1, max=2**20)  # some bound: torch 2.6 refuses none
     length = dimension("length", min=2, max=getattr(model, "max_text_positions", None) or 512)
     free = {"pixel_values": {0: batch}}
     shapes = {name: free.get(name, {0: batch, 1: length}) for name in inputs}
-    output = "image_embeds" if "pixel_values" in inputs else "text_embeds"
+    outputs = ["image_embeds" if "pixel_values" in inputs else "text_embeds"]
+    outputs += [] if encoder.bank is None else ["hubness_bias"]
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
@@ -130,7 +144,7 @@ def _write_graph(
             program = torch.onnx.export(
                 traced,
                 input_names=list(inputs),
-                output_names=[output],
+                output_names=outputs,
                 dynamic_shapes=shapes,  # again, for the dimensions' names
                 dynamo=True,
                 verbose=False,
@@ -165,8 +179,11 @@ def _difference(file: Path, encoder: nn.Module, inputs: dict[str, Tensor]) -> fl
     from onnxruntime import InferenceSession
 
     session = InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    return float((torch.from_numpy(found) - encoder(**inputs)).abs().max())
+    found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    right = encoder(**inputs)
+    return max(
+        float((torch.from_numpy(one) - other).abs().max()) for one, other in zip(found, right, strict=True)
+    )
 
 
 def _images(processor: Any, count: int) -> dict[str, Tensor]:

@@ -61,6 +61,14 @@ def test_the_same_seed_draws_the_same_image(embedded, dataset, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_the_same_captions_are_asked_of_every_model(embedded, dataset):
+    other = EmbeddedDataset(-embedded.image_embeds, *list(vars(embedded).values())[1:])
+    drawn = [plots.draw_text_to_image(results, dataset) for results in (embedded, other)]
+    captions = [[axes.texts[0].get_text() for axes in figure.axes if axes.texts] for figure in drawn]
+    assert captions[0] == captions[1] and len(set(captions[0])) == 5
+    assert frames(drawn[0]) != frames(drawn[1])
+
+
 def frames(figure):
     """The frame colour of each image in a figure."""
     return [to_hex(axes.spines["left"].get_edgecolor()) for axes in figure.axes if axes.images]

@@ -1,6 +1,7 @@
 """Pins: the ONNX graphs reproduce the embeddings to 1e-4 in onnxruntime, at batches and lengths other than the
 exported ones, padding included, for towers of several families; the metadata say how to use them; a graph that
-differs is never written; int8 graphs are smaller and rank as the model does."""
+differs is never written; int8 graphs are smaller and rank as the model does; with a bank the graphs give each
+candidate's hubness bias too."""
 
 import json
 
@@ -13,6 +14,7 @@ from hf_customclip import CustomClipModel, CustomClipProcessor
 from hf_customclip import export as exporting
 from hf_customclip.export import TEXT_FILE, VISION_FILE, ExportError, export_onnx
 from hf_customclip.inference.encode import encode_images, encode_texts
+from hf_customclip.inference.hubness import HubnessBank
 
 ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
 pytest.importorskip("onnxscript", reason="the export extra is not installed")
@@ -94,6 +96,23 @@ def test_graphs_of_a_model_that_cuts_its_embeddings(tmp_path):
     whole = encode_texts(tiny_model(), processor, TEXTS)[:, :6]
     cut = torch.nn.functional.normalize(whole, dim=-1).numpy()
     np.testing.assert_allclose(run(tmp_path, TEXT_FILE, inputs), cut, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [None, 6])
+def test_graphs_with_a_bank_give_each_candidates_bias(tmp_path, width):
+    model, processor = tiny_model(truncate_dim=width), tiny_processor()
+    bank = HubnessBank(*torch.nn.functional.normalize(torch.randn(2, 30, 16), dim=-1))
+    export_onnx(model, processor, tmp_path, bank=bank)
+    tokens = processor(text=TEXTS, return_tensors="pt")
+    inputs = {name: tokens[name].numpy() for name in ("input_ids", "attention_mask")}
+    embeds, bias = ort.InferenceSession(tmp_path / TEXT_FILE).run(["text_embeds", "hubness_bias"], inputs)
+    others = bank.image_embeds.numpy()[:, :width]
+    others = others / np.linalg.norm(others, axis=1, keepdims=True)
+    highest = np.sort(embeds @ others.T, axis=1)[:, -10:]
+    np.testing.assert_allclose(bias, highest.mean(1) / 2, atol=1e-4)
+    pixels = processor(images=tiny_dataset(5)["image"][:], return_tensors="pt")["pixel_values"].numpy()
+    embeds, bias = ort.InferenceSession(tmp_path / VISION_FILE).run(None, {"pixel_values": pixels})
+    np.testing.assert_allclose(bias, bank.image_bias(torch.from_numpy(embeds)).numpy(), atol=1e-4)
 
 
 def test_int8_graphs_are_smaller_and_rank_as_the_model_does(exported, tmp_path):

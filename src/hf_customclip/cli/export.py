@@ -19,7 +19,8 @@ vision_model.onnx makes image_embeds of pixel_values, text_model.onnx makes
 text_embeds of input_ids and attention_mask; batch and length are free. Both
 are compared with the model in onnxruntime before anything is written. The
 processor's files lie beside them, and the graphs' metadata say how inputs
-are made. Needs: pip install 'hf-customclip[export]'
+are made. Of a model with a bank of training embeddings both also give
+hubness_bias, which a ranking takes from each candidate's cosine. Needs: pip install 'hf-customclip[export]'
 """
 
 
@@ -35,10 +36,13 @@ def export(
 ) -> None:
     """Load, export, verify, write."""
     from ..export import ExportError, export_onnx
+    from ..inference.hubness import HubnessBank
     from ..inference.load_model import load_model
 
     try:
-        differences = export_onnx(*load_model(model, dim), folder, quantize=quantize)
+        differences = export_onnx(
+            *load_model(model, dim), folder, quantize=quantize, bank=HubnessBank.load(model)
+        )
     except ExportError as error:
         raise ValueError(str(error)) from error
     written = {str(folder / name): difference for name, difference in differences.items()}

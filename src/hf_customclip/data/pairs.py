@@ -285,6 +285,10 @@ def _image_item(item: ImageItem | int) -> ImageItem:
 class RetrievalDataset(_Rows):
     """One example for every row: the image with all its captions."""
 
+    def __init__(self, dataset: Dataset, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dataset, *args, **kwargs)
+        self.dataset = dataset  # its images are drawn where features stand in for them
+
     def __len__(self) -> int:
         return len(self.table.first) - 1
 

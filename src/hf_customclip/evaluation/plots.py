@@ -27,6 +27,7 @@ from ..plotting import (
     plot_training_curves,
     save_figure,
 )
+from ..plotting.style import Figure
 from .chance import chance_recall
 from .embedded_dataset import EmbeddedDataset
 from .retrieval import retrieval_ranks
@@ -63,8 +64,8 @@ def write_retrieval_plots(
     batch = results.draw(10, seed + 1)
     recalls, chance = recall_curves(embedded)
     figures = {
-        "text_to_image": plot_text_to_image(
-            [results.query_of_text(results.first_text(row), top_k) for row in chosen]
+        "text_to_image": draw_text_to_image(
+            embedded, dataset, num_queries=num_queries, top_k=top_k, seed=seed
         ),
         "image_to_text": plot_image_to_text([results.image_query(row, top_k) for row in chosen]),
         "similarity": plot_similarity(*results.batch(batch), title="Similarity of a batch"),
@@ -73,6 +74,15 @@ def write_retrieval_plots(
     if log_history is not None and any("loss" in entry for entry in log_history):
         figures["training"] = plot_training_curves(log_history)
     return [save_figure(figure, Path(directory) / f"{name}.png") for name, figure in figures.items()]
+
+
+def draw_text_to_image(
+    embedded: EmbeddedDataset, dataset: Dataset, *, num_queries: int = 5, top_k: int = 5, seed: int = 0
+) -> Figure:
+    """The images found for the first captions of a few images, which `seed` alone draws."""
+    results = _Results(dataset, embedded)
+    queries = map(results.first_text, results.draw(num_queries, seed))
+    return plot_text_to_image([results.query_of_text(text, top_k) for text in queries])
 
 
 def plot_retrieval_grid(

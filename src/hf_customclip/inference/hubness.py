@@ -38,11 +38,19 @@ def hubness_bias(embeds: Tensor, bank: Tensor, k: int = NEIGHBOURS) -> Tensor:
         bank: `[m, d]`, L2-normalised training embeddings of the *other* kind: what candidates are asked for with.
         k: how many neighbours; all of a smaller bank.
     """
-    k = min(k, len(bank))
-    # Of embeddings that are cut, the bank's own first numbers.
-    bank = F.normalize(bank.to(embeds.device, torch.float32)[:, : embeds.shape[1]], dim=-1)
-    means = [(rows.float() @ bank.T).topk(k, dim=1).values.mean(1) for rows in embeds.split(ROWS_AT_ONCE)]
-    return torch.cat(means) / 2 if means else embeds.new_zeros(0, dtype=torch.float32)
+    bank = cut_bank(bank.to(embeds.device), embeds.shape[1])
+    parts = [bias_of_rows(rows.float(), bank, k) for rows in embeds.split(ROWS_AT_ONCE)]
+    return torch.cat(parts) if parts else embeds.new_zeros(0, dtype=torch.float32)
+
+
+def cut_bank(bank: Tensor, width: int) -> Tensor:
+    """The bank for embeddings that are cut to their first numbers: its own first ones, normalised, float32."""
+    return F.normalize(bank.float()[:, :width], dim=-1)
+
+
+def bias_of_rows(embeds: Tensor, bank: Tensor, k: int = NEIGHBOURS) -> Tensor:
+    """`hubness_bias` of as many rows as fit at once, against a bank of their width."""
+    return (embeds @ bank.T).topk(min(k, len(bank)), dim=1).values.mean(1) / 2
 
 
 def append_bias(embeds: Tensor, bias: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from .._files import write_json
 from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import RetrievalDataset, TrainingDataset
 from ..evaluation.corrected import corrected_retrieval_metrics
+from ..evaluation.embedded_dataset import EmbeddedDataset
 from ..evaluation.languages import metrics_by_language
 from ..features.cache import FeatureCache
 from ..features.shard_dataset import FeatureShards
@@ -36,6 +37,7 @@ from .finite import check_gradient_norm
 from .head_init import CachedFeatures, standardize_features, start_heads_at_cca
 from .hubness import hubness_bank
 from .refused import refuse_ignored_parameters
+from .retrieval_image import RetrievalImageCallback
 from .sharding import give_scalars_a_row, under_its_own_class, with_scalars
 from .trained_weights import hold_trained_in_float32, rate_factors, split_by_rate
 from .training_args import CustomClipTrainingArguments
@@ -88,6 +90,8 @@ class CustomClipTrainer(Trainer):
             self.add_callback(
                 EarlyStoppingCallback(args.early_stopping_patience, args.early_stopping_threshold)
             )
+        self.retrieval_image = RetrievalImageCallback(self)
+        self.add_callback(self.retrieval_image)
         self.image_transform = image_transform
         self.average: WeightAverage | None = None
         self._scalars = give_scalars_a_row(self.model) if self.is_fsdp_enabled else []
@@ -339,11 +343,15 @@ class CustomClipTrainer(Trainer):
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         own = [torch.cat(parts[name]) for name in _EMBEDDED]
         everyone: Any = [gather_rows(rows, row_counts(rows)) for rows in own]
-        languages = dataloader.dataset.table.languages  # type: ignore[attr-defined]
-        metrics = metrics_by_language(*everyone, languages=languages) | {"loss": self._eval_loss(*everyone)}
+        items: Any = dataloader.dataset
+        embedded = EmbeddedDataset(
+            **dict(zip(_EMBEDDED, everyone, strict=True)), languages=items.table.languages
+        )
+        self.retrieval_image.draw(items.dataset, embedded, metric_key_prefix)
+        metrics = embedded.metrics() | {"loss": self._eval_loss(*everyone)}
         if (bank := self._hubness_bank()) is not None:
             corrected = partial(corrected_retrieval_metrics, bank=bank)
-            metrics |= metrics_by_language(*everyone, languages=languages, measure=corrected)
+            metrics |= metrics_by_language(*everyone, languages=embedded.languages, measure=corrected)
         image_embeds, text_embeds, *ids = (rows.cpu().numpy() for rows in everyone)
         predictions: Any = (image_embeds, text_embeds)
         if self.compute_metrics is not None:

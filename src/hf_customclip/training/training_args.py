@@ -37,7 +37,7 @@ class CustomClipTrainingArguments(TrainingArguments):
         default=128, metadata={"help": "Images a process and evaluation step."}
     )
     num_train_epochs: float = field(
-        default=16.0, metadata={"help": "How often each chosen caption is shown."}
+        default=32.0, metadata={"help": "How often each chosen caption is shown."}
     )
     learning_rate: float = field(default=7e-4, metadata={"help": "Peak learning rate."})
     weight_decay: float = field(default=0.3, metadata={"help": "AdamW's, of matrices alone."})
