@@ -1,13 +1,16 @@
 """`hf-customclip features extract`, and training on what it makes.
 
 Pinned: WebDataset tars become shards of every image and caption by the command; a run whose configuration names the
-shards trains on them and measures on the data's own splits; wrong options and streams are refused in one sentence.
+shards trains on them and measures on the data's own splits; on a Ray cluster (here a local one of two workers) the
+shards are the same bytes, what was begun is finished, and refusals read as ever; wrong options, streams and a missing
+Ray are refused in one sentence.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -77,16 +80,44 @@ def test_tars_to_shards_to_a_model(config: Path, tmp_path: Path, capsys: pytest.
     assert described["splits"]["train"] == 48
 
 
+@pytest.mark.slow
+def test_ray_makes_the_same_shards(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    write_tars(tmp_path / "tars", 12, 3)
+    one, two = tmp_path / "one", tmp_path / "two"
+    call = ["features", "extract", str(tmp_path / "tars")]
+    towers = ["--config", str(config), "--precision"]
+    succeed(*call, str(one), *towers, "float32")
+    succeed(*call, str(two), *towers, "float32", "--process-index", "1", "--num-processes", "3")
+    ray.init(num_cpus=2, include_dashboard=False)
+    try:
+        succeed(*call, str(two), *towers, "float32", "--ray-actors", "2")
+        refused = error_of([*call, str(two), *towers, "bfloat16", "--ray-actors", "1"], capsys)
+    finally:
+        ray.shutdown()
+    assert {p.name: p.read_bytes() for p in two.iterdir()} == {p.name: p.read_bytes() for p in one.iterdir()}
+    assert "begun with other dtype" in refused and "Traceback" not in refused
+
+
 def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit):
         main(arguments)
     return " ".join(capsys.readouterr().err.split())
 
 
-def test_wrong_calls(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_calls(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     call = ["features", "extract", str(tmp_path / "held-out"), str(tmp_path / "out")]
     assert "--config" in error_of(call, capsys) and "Traceback" not in error_of(call, capsys)
     assert "'fast'" in error_of([*call, "--config", str(config), "--precision", "fast"], capsys)
     assert "--num-processes" in error_of([*call, "--config", str(config), "--process-index", "2"], capsys)
+    with_ray = [*call, "--config", str(config), "--ray-actors", "2"]
+    assert "--num-processes" in error_of([*with_ray, "--process-index", "0", "--num-processes", "2"], capsys)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "hf-customclip[ray]" in error_of(with_ray, capsys)
     streamed = error_of(["train", "--config", str(config), "data.streaming=true"], capsys)
     assert "features extract" in streamed and "Traceback" not in streamed

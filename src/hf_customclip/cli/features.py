@@ -20,6 +20,7 @@ EXTRACT_HELP = """Run both frozen towers once over any number of pairs, into fea
     hf-customclip features extract 'cc3m/{00000..00331}.tar' features/ --config my.yaml
     hf-customclip features extract me/dataset s3://bucket/features --model outputs/sample
     torchrun --nproc_per_node 8 -m hf_customclip.cli features extract ...
+    hf-customclip features extract ... --ray-actors 8
 
 The source is read as a stream: WebDataset tars, Parquet, JSON lines, a folder, a Hub id. Run again after a kill,
 it goes on with what is missing. Heads then train on the shards: training.feature_shards=features/.
@@ -46,6 +47,9 @@ def extract(
         typer.Option(min=0, help="This process's number, where no launcher gives it (SLURM arrays)."),
     ] = None,
     num_processes: Annotated[int | None, typer.Option(min=1, help="And how many there are.")] = None,
+    ray_actors: Annotated[
+        int | None, typer.Option(min=1, help="By so many actors of a Ray cluster, --workers cores each.")
+    ] = None,
 ) -> None:
     """Extract, and say what came of it."""
     _check_choice("--precision", precision, ("auto", "float32", "bfloat16"))
@@ -54,6 +58,11 @@ def extract(
         raise ValueError("Name the towers: either --config FILE or --model FOLDER.")
     if (process_index is None) != (num_processes is None) or (process_index or 0) >= (num_processes or 1):
         raise ValueError("--process-index counts from 0 to one less than --num-processes; give both or none.")
+    if ray_actors and num_processes:
+        raise ValueError(
+            "--ray-actors shares the work out by itself: leave out --process-index and --num-processes."
+        )
+    from ..features.ray_extraction import extract_features_with_ray
     from ..features.shard_extraction import extract_features
     from ..inference.encode import process_state
 
@@ -61,19 +70,15 @@ def extract(
     fractions = {"validation_fraction": 0.0, "test_fraction": 0.0}
     dataset, _ = data_options.load(source, split, streaming=True, **fractions)
     network, processor = _towers(config, model)
-    if num_processes is None:
-        network = network.to(process_state().device)
-    done = extract_features(
-        network,
-        processor,
-        dataset,
-        out,
-        precision=precision,
-        unreadable=unreadable,
-        num_workers=workers,
-        process_index=process_index,
-        num_processes=num_processes,
-    )
+    made = network, processor, dataset, out
+    options: Any = {"precision": precision, "unreadable": unreadable, "num_workers": workers}
+    done: dict[str, Any] | None
+    if ray_actors:
+        done = extract_features_with_ray(*made, actors=ray_actors, **options)
+    else:
+        if num_processes is None:
+            network.to(process_state().device)
+        done = extract_features(*made, process_index=process_index, num_processes=num_processes, **options)
     if done is None:
         typer.echo(f"This process's share is in {out}; others are still at theirs.")
         return

@@ -13,6 +13,7 @@ killed goes on with the items that have no record, and no lock is needed, which 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -114,5 +115,6 @@ class ShardFolder:
             "shards": shards,
         }
         self.write_json(MANIFEST, manifest)
-        self.fs.rm(self.path(WORK), recursive=True)
+        with suppress(FileNotFoundError):  # another process is clearing them away, too
+            self.fs.rm(self.path(WORK), recursive=True)
         return manifest
