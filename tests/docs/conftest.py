@@ -1,5 +1,5 @@
-"""A folder as a reader has it who follows the pages: the sample (a cut of it), its towers (the smaller one for texts), a
-model trained on it, a folder of images with titles, and the examples."""
+"""A folder as a reader has it who follows the pages: the sample (a cut of it), its towers (the smaller one for texts),
+a model trained on it, a folder of images with titles, and the examples."""
 
 import json
 import os
