@@ -1,5 +1,5 @@
-"""A folder as a reader has it who follows the pages: the sample (a cut of it), its towers, a model trained on it,
-a folder of images with titles, and the examples."""
+"""A folder as a reader has it who follows the pages: the sample (a cut of it), its towers (the smaller one for texts),
+a model trained on it, a folder of images with titles, and the examples."""
 
 import json
 import os
@@ -56,8 +56,15 @@ def make(folder):
                 "text": row["captions"][1],
             }
             lines.write(json.dumps(line, ensure_ascii=False) + "\n")
-    command = [sys.executable, "examples/train.py", "training.num_train_epochs=1"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    sys.path.insert(0, str(ROOT / "examples"))
+    from sample.towers import ENGLISH, build_towers
+
+    towers = folder / "outputs" / "sample-towers"
+    build_towers(towers)
+    _, text = build_towers(towers, ENGLISH)
+    command = [sys.executable, "-m", "hf_customclip.cli", "train", "--config", "examples/configs/sample.yaml"]
+    options = [f"model.text={text}", "training.num_train_epochs=1"]
+    done = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "done").touch()
 

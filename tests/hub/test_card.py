@@ -329,6 +329,17 @@ def test_a_folders_own_dataset_card_is_believed(tmp_path: Path) -> None:
     assert describe_data(str(tmp_path)).name == tmp_path.name
 
 
+def test_a_teacher_is_named_as_extra_supervision(tmp_path: Path) -> None:
+    assert "teacher" not in str(render_model_card(config(), "someone/model"))
+    arguments = {"teacher": str(tmp_path / "runs" / "big-one"), "distillation_weight": 2.0}
+    folder = save_ready(tmp_path / "model")
+    card = write_model_card(folder, "someone/model", arguments=arguments).read_text()
+    assert re.search(r"Extra supervision:.*`big-one`", card) and str(tmp_path) not in card
+    assert "| weight of the teacher's loss | 2.0 |" in card
+    card = write_model_card(folder, "a/b", arguments={"teacher": "openai/clip-vit-base-patch32"}).read_text()
+    assert "`openai/clip-vit-base-patch32`" in card
+
+
 def test_the_template_is_the_one_at_the_root() -> None:
     assert template_path().read_text(encoding="utf-8").startswith("---\n{{ card_data }}\n---\n")
 

@@ -56,6 +56,13 @@ def images_with_captions(count=23):
     }
 
 
+def taught():
+    """The same with embeddings of a teacher."""
+    batch, generator = images_with_captions(), torch.Generator().manual_seed(3)
+    counts = {"teacher_images": len(batch["image_ids"]), "teacher_texts": len(batch["text_image_ids"])}
+    return batch | {name: torch.randn(count, 16, generator=generator) for name, count in counts.items()}
+
+
 def fixed_inputs(rows=9):
     """Pixels and tokens of 9 pairs, one image twice."""
     data = tiny_dataset(rows - 1)
@@ -73,7 +80,8 @@ def case(model, batch, chunk_size=None, scale=1):
     share = {name: values[rank * rows : (rank + 1) * rows] for name, values in batch.items()}
     if "text_image_ids" in batch:
         owned = torch.isin(batch["text_image_ids"], share["image_ids"])
-        share |= {name: batch[name][owned] for name in ("text_features", "text_image_ids", "caption_ids")}
+        of_texts = {"text_features", "text_image_ids", "caption_ids", "teacher_texts"} & batch.keys()
+        share |= {name: batch[name][owned] for name in of_texts}
     wrapped = DistributedDataParallel(model) if world > 1 else model
     if chunk_size:
         trainer.current_gradient_accumulation_steps = 1
@@ -111,6 +119,8 @@ def gradients(file):
                 if isinstance(module, torch.nn.Dropout):
                     module.p = 0.0
             cases[f"{loss_type}/towers/{chunk_size}"] = case(model, fixed_inputs(), chunk_size)
+    for chunk_size in (None, 7):
+        cases[f"taught/{chunk_size}"] = case(tiny_model(projection_dropout=0.0), taught(), chunk_size)
     model = tiny_model(projection_dropout=0.0)
     cases["scaled"] = case(model, fixed_batch(64), scale=world)
     if int(os.environ.get("RANK", 0)) == 0:

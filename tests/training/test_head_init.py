@@ -74,7 +74,7 @@ def test_the_trainer_starts_there_and_a_resumed_run_does_not(tmp_path):
 def test_without_cached_features_it_says_so(tmp_path):
     model = tiny_model()
     model.unfreeze("text")
-    with pytest.raises(ValueError, match="head_init='cca' is computed on the cached features of both towers"):
+    with pytest.raises(ValueError, match="head_init='cca' needs the cached features of both towers"):
         make_trainer(tmp_path, model, head_init="cca").train()
     with pytest.raises(ValueError, match="head_init must be one of 'auto', 'cca', got 'pca'"):
         make_trainer(tmp_path, head_init="pca")

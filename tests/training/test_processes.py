@@ -1,8 +1,9 @@
 """Pins: one process and two give the same loss, gradients, weights and metrics on the same global batches (64 and
 2 x 32), for both losses, also when the processes' shares differ in size, when captions of one image sit on
-different processes, with images that have several captions each, with trained towers and with gradient caching; a
-gradient scaled by the number of processes fails these tests. Sharded training (FSDP2) gives one process's losses and
-weights, resumes to the same bits, holds the temperature, and saves what loads with AutoModel, code files included."""
+different processes, with images that have several captions each, with a teacher, with trained towers and with
+gradient caching; a gradient scaled by the number of processes fails these tests. Sharded training (FSDP2) gives one
+process's losses and weights, resumes to the same bits, holds the temperature, and saves what loads with AutoModel,
+code files included."""
 
 import importlib.util
 import json
@@ -64,13 +65,14 @@ def test_gradients_of_one_batch(tmp_path, two, alone):
     one, two = (
         by_case(load_file(f)) for f in (tmp_path / "one.safetensors", two / "gradients-2.safetensors")
     )
-    assert one.keys() == two.keys() and len(one) == 17
+    assert one.keys() == two.keys() and len(one) == 19
     # Not vacuous: a gradient scaled by the number of processes is seen.
     with pytest.raises(AssertionError):
         assert_equal(one.pop("scaled"), two.pop("scaled"))
     for case in one:
         assert_equal(one[case], two[case])
         assert max(gradient.abs().max() for name, gradient in one[case].items() if name != "loss") > 1e-2
+    assert_equal(one["taught/None"], two["taught/7"])
     for loss_type in ("softmax", "sigmoid"):
         assert_equal(one[f"{loss_type}/ignore/37/None"], two[f"{loss_type}/ignore/37/7"])
         assert_equal(one[f"{loss_type}/images/None"], two[f"{loss_type}/images/7"])

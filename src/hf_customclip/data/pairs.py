@@ -18,6 +18,8 @@ from .shared_captions import GROUP, caption_numbers, number_equal
 
 IMAGES_AT_ONCE = 1024
 COLUMNS = ("image", "captions", "image_id")
+# Inputs of a batch that are not the model's: a teacher's embeddings of its images and captions.
+TEACHER = ("teacher_images", "teacher_texts")
 
 
 def check_columns(dataset: Dataset) -> None:
@@ -186,6 +188,7 @@ class TrainingDataset(_Rows):
         batch_of: "images" or "pairs", which is what `batch_sampler` deals out.
         image_views: further views' features, as `image_features`, which are view 0. Without any features a view's
             number is ignored.
+        teacher: (rows, width) and (captions, width), whose products are a teacher's logits; beside cached features.
     """
 
     def __init__(
@@ -194,10 +197,12 @@ class TrainingDataset(_Rows):
         *args: Any,
         batch_of: str = "images",
         image_views: Sequence[FeatureRows] = (),
+        teacher: Sequence[FeatureRows] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(dataset, *args, **kwargs)
         self.of_images, self.image_views = batch_of == "images", list(image_views)
+        self.teacher = dict(zip(TEACHER, teacher, strict=False))
 
     def __len__(self) -> int:
         return len(self.table.names) if self.of_images else len(self.table)
@@ -239,6 +244,8 @@ class TrainingDataset(_Rows):
             "text_features": self.text_features[captions],
             **self.table.ids_of(rows, captions),
         }
+        for (name, embeds), chosen in zip(self.teacher.items(), (rows, captions), strict=False):
+            batch[name] = embeds[chosen]
         if self.of_images:
             batch["text_image_ids"] = ids.repeat_interleave(torch.tensor(list(map(len, captions_of))))
         return batch

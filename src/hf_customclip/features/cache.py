@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from ..inference.loading import worker_count
 from ..modeling.freezing_custom_clip import TOWERS, is_trained
 from .cached_rows import CachedRows
 from .extraction import fill, pixel_batch_bytes, storage_order, unreadable_error
-from .items import Captions, Images, distinct_captions, distinct_images
-from .keys import has_random_tokens, tower_ingredients, weights_digest
+from .items import Captions, Images, data_name, distinct_captions, distinct_images
+from .keys import has_random_tokens, tower_ingredients, tower_weights_digest
 from .layout import DTYPES, Layout
 from .store import FeatureStore, Stored, StoreSpec
+from .teacher import teacher_embeddings
 from .tower_pass import TowerPass, feature_width, resolve_precision
 from .views import ImagesInView
 
@@ -41,13 +43,14 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A data set without its unreadable rows, its captions' numbers, the features by their names, and those of
-    its images' further views as far as they were asked for."""
+    """A data set without its unreadable rows, its captions' numbers, the features by their names, and as far as they
+    were asked for those of its images' further views and a teacher's embeddings."""
 
     dataset: Dataset
     table: CaptionTable
     features: dict[str, CachedRows]
     views: list[CachedRows] = field(default_factory=list)
+    teacher: list[CachedRows] = field(default_factory=list)
 
 
 class FeatureCache:
@@ -96,6 +99,7 @@ class FeatureCache:
         captions_per_image: int | None = None,
         image_transform: Callable[[Any], Any] | None = None,
         views: int = 1,
+        teacher: str | None = None,
     ) -> TrainingDataset:
         """What training reads, with features in the place of what frozen towers would see.
 
@@ -104,9 +108,11 @@ class FeatureCache:
             captions_per_image: how many captions of an image are asked for, the first ones; None for all.
             image_transform: the augmentation of training images, which forbids caching them.
             views: of each image, where the vision tower's outputs are cached; see `views.py`.
+            teacher: a folder or Hub id; see `teacher.py`.
 
         Raises:
-            ValueError: `mode` is "always" and a tower's outputs cannot be cached; or images cannot be read.
+            ValueError: `mode` is "always", or there is a teacher, and a tower's outputs cannot be cached; or images
+                cannot be read.
             OSError: there is too little space on the disk.
         """
         found = self._open(model, dataset, collator, captions_per_image, image_transform)
@@ -116,6 +122,11 @@ class FeatureCache:
             for view in range(1 + len(found.views) + skipped, views + skipped):
                 # Of the rows that are left, should some images be unreadable.
                 found.views.append(self._images(model, found.dataset, collator, view)[1])
+        if teacher is not None and not found.teacher:
+            if len(found.features) < len(TOWERS):
+                raise not_cached(f"teacher={teacher!r}")
+            used = None if captions_per_image is None else found.table.first_captions(captions_per_image)
+            found.teacher.extend(teacher_embeddings(self, teacher, found.dataset, used))
         return TrainingDataset(
             found.dataset,
             found.table,
@@ -123,6 +134,7 @@ class FeatureCache:
             image_transform=image_transform,
             batch_of=batch_of,
             image_views=found.views[: views - 1],
+            teacher=found.teacher,
         )
 
     def retrieval_items(self, model: Any, dataset: Dataset, collator: Any) -> RetrievalDataset:
@@ -142,7 +154,7 @@ class FeatureCache:
         if hasattr(model, "get_base_model"):  # PEFT's wrapper
             model = model.get_base_model()
         cached = [tower for tower in TOWERS if self._caches(tower, model, collator, dataset, image_transform)]
-        weights = [weights_digest(tower, model) for tower in cached]
+        weights = [tower_weights_digest(tower, model) for tower in cached]
         key = (id(dataset), id(collator), captions_per_image, *cached, *weights)
         if key not in self._opened:
             made = self._make(cached, model, dataset, collator, captions_per_image)
@@ -219,10 +231,7 @@ class FeatureCache:
 
     def _texts(self, model: Any, dataset: Dataset, collator: Any, used: np.ndarray | None) -> CachedRows:
         captions = distinct_captions(dataset, used)
-        stored = self._stored("text", model, dataset, collator, captions)
-        # One more place, out of range, for captions that are not used.
-        order = np.append(stored.order, len(captions))
-        return CachedRows(stored.features, order[captions.index], stored.file)
+        return self._stored("text", model, dataset, collator, captions).rows(captions)
 
     def _stored(
         self,
@@ -241,17 +250,29 @@ class FeatureCache:
                 "data": items.digest,
                 "precision": DTYPES[dtype],
             },
-            about={"model": _tower_name(model, tower), "data": _data_name(dataset)},
+            about={"model": _tower_name(model, tower), "data": data_name(dataset)},
             layout=Layout(len(items), feature_width(model, tower), dtype),
         )
+        run = partial(TowerPass, model, tower, dtype, self.device)
+        return self.filled(spec, items, run, model, collator.processor, collator.max_text_length)
+
+    def filled(
+        self,
+        spec: StoreSpec,
+        items: Images | Captions,
+        make_run: Callable[[], Any],
+        model: Any,
+        processor: Any,
+        max_text_length: int,
+    ) -> Stored:
+        """The store of what `make_run` makes a pass for, opened or filled first."""
         store = FeatureStore(self.folder, spec)
-        processor, max_text_length = collator.processor, collator.max_text_length
         while (stored := store.open()) is None:
             store.begin(lambda: storage_order(items, processor, max_text_length))
             fill(
                 store,
                 items,
-                TowerPass(model, tower, dtype, self.device),
+                make_run(),
                 processor,
                 max_text_length,
                 num_workers=worker_count(self.device, self.workers, pixel_batch_bytes(model)),
@@ -281,6 +302,14 @@ def reason_against(
     return None
 
 
+def not_cached(setting: str) -> ValueError:
+    """Of a training argument that asks for the cached features of both towers."""
+    return ValueError(
+        f"{setting} needs the cached features of both towers, and here not both are kept: freeze both, with "
+        "feature_cache='auto' and without image augmentation."
+    )
+
+
 def check_still_frozen(model: Any, inputs: dict[str, Any]) -> None:
     """Raise ValueError where a tower that has been unfrozen since is fed its cached outputs."""
     for tower in TOWERS:
@@ -293,8 +322,3 @@ def check_still_frozen(model: Any, inputs: dict[str, Any]) -> None:
 
 def _tower_name(model: Any, tower: str) -> str:
     return getattr(model.config, f"{tower}_name") or type(getattr(model, f"{tower}_model")).__name__
-
-
-def _data_name(dataset: Dataset) -> str:
-    name = dataset.info.dataset_name or dataset.builder_name or "data set without a name"
-    return f"{name} ({dataset.split})" if dataset.split else name

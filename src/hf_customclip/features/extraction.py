@@ -102,7 +102,7 @@ def fill(
         try:
             while not store.finish():
                 if store.has_claims():
-                    claimed = _ClaimedBatches(store, batch_size(run.tower, run.device))
+                    claimed = _ClaimedBatches(store, batch_size(store.spec.tower, run.device))
                     batches = load_batches(load, claimed, device=run.device, num_workers=num_workers, run=run)
                     _fill_claimed(store, batches, run.device, ordered.numbers, unreadable, bar)
                 else:  # other processes are at the rest

@@ -103,6 +103,12 @@ def distinct_captions(dataset: Dataset, used: np.ndarray | None = None) -> Capti
     return Captions(texts, numbers.astype(np.int64), _texts_digest(texts))
 
 
+def data_name(dataset: Dataset) -> str:
+    """What a person would call the data set."""
+    name = dataset.info.dataset_name or dataset.builder_name or "data set without a name"
+    return f"{name} ({dataset.split})" if dataset.split else name
+
+
 def _texts_digest(texts: pa.Array) -> str:
     lengths = pc.binary_length(texts).to_numpy(zero_copy_only=False).astype("<i8")
     hasher = xxhash.xxh3_128(lengths.tobytes())

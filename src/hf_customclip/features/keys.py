@@ -14,6 +14,7 @@ import transformers
 
 from .._digests import digest, digest_of_json
 from ..data.data_collator import ContrastiveCollator
+from ..inference.fingerprints import weights_digest
 from ..modeling.heads_only_custom_clip import tower_digest
 
 # Differ between copies of one tower that compute the same.
@@ -28,10 +29,10 @@ CODE = [
 def tower_ingredients(tower: str, model: Any, collator: ContrastiveCollator) -> dict[str, str]:
     """What a tower's features depend on besides the precision and the data."""
     made = (vision_ingredients if tower == "vision" else text_ingredients)(model, collator)
-    return {**made, "weights": weights_digest(tower, model)}
+    return {**made, "weights": tower_weights_digest(tower, model)}
 
 
-def weights_digest(tower: str, model: Any) -> str:
+def tower_weights_digest(tower: str, model: Any) -> str:
     """Of the tower's weights, as far as its features depend on them."""
     return tower_digest(getattr(model, f"{tower}_model"), getattr(model.config, f"{tower}_pooling"))
 
@@ -58,6 +59,20 @@ def text_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str
         "max_text_length": str(collator.max_text_length),
         "code": code_digest(Path(inspect.getfile(type(model).pool_text)).parent),
         "versions": _versions(torch, transformers),
+    }
+
+
+def teacher_ingredients(model: Any, processor: Any, max_text_length: int) -> dict[str, str]:
+    """Of the embeddings of a ready dual encoder, without the data."""
+    images = processor.image_processor
+    return {
+        "config": digest_of_json(_content(model.config.to_dict())),
+        "weights": weights_digest(model),
+        "processing": digest_of_json([type(images).__name__, _content(images.to_dict())]),
+        "tokenizer": digest_of_json(_tokenizer(processor.tokenizer)),
+        "max_text_length": str(max_text_length),
+        "code": code_digest(Path(inspect.getfile(type(model))).parent),
+        "versions": _versions(torch, torchvision, transformers, PIL),
     }
 
 

@@ -27,7 +27,8 @@ from transformers.utils import logging
 
 from .._digests import digest_of_json
 from .._files import read_json, readable_size, replacing, write_json
-from .cached_rows import map_features
+from .cached_rows import CachedRows, map_features
+from .items import Captions, Images
 from .layout import DTYPES, Layout
 
 logger = logging.get_logger(__name__)
@@ -87,6 +88,11 @@ class Stored:
     order: np.ndarray
     unreadable: dict[int, str]
     file: Path
+
+    def rows(self, items: Images | Captions) -> CachedRows:
+        """The features by row, or caption, of the data set; out of range for captions that are not used."""
+        order = np.append(self.order, len(self.order))
+        return CachedRows(self.features, order[items.index], self.file)
 
 
 class FeatureStore:

@@ -35,11 +35,18 @@ SETTINGS = {
     "lr_scheduler_type": "schedule",
     "warmup_steps": "warm-up",
     "weight_decay": "weight decay",
+    "distillation_weight": "weight of the teacher's loss",
     "seed": "seed",
     "bf16": "bf16",
     "fp16": "fp16",
 }
-SAYS_NOTHING = {"max_steps": -1, "warmup_steps": 0, "weight_decay": 0, "gradient_accumulation_steps": 1}
+SAYS_NOTHING = {
+    "max_steps": -1,
+    "warmup_steps": 0,
+    "weight_decay": 0,
+    "gradient_accumulation_steps": 1,
+    "distillation_weight": 1,
+}
 HISTORY_COLUMNS = {
     "epoch": "epoch", "step": "step", "loss": "training loss", "eval_loss": "validation loss",
     "eval_i2t_recall@1": "image to text R@1", "eval_t2i_recall@1": "text to image R@1", "eval_rsum": "rsum",
@@ -86,6 +93,7 @@ def write_model_card(
     known = {result.split for result in measured}
     logged = newest_results(log_history, data) if results is None else results
     _draw_curves(log_history, folder)
+    teacher = arguments.get("teacher")
     card = render_model_card(
         config,
         repo_id,
@@ -96,6 +104,7 @@ def write_model_card(
         settings=training_settings(arguments),
         log_history=log_history,
         images={name: file for name, file in IMAGES.items() if (folder / file).is_file()},
+        teacher=teacher and (hub_id_of(teacher) or Path(teacher).name),
         results=[*measured, *(result for result in logged if result.split not in known)],
     )
     return write_text(folder / "README.md", str(card))
@@ -112,6 +121,7 @@ def render_model_card(
     settings: Mapping[str, object] | None = None,
     log_history: Sequence[Mapping[str, float]] = (),
     images: Mapping[str, str] | None = None,
+    teacher: str | None = None,
     results: Sequence[RetrievalResult] = (),
 ) -> ModelCard:
     """Render `model_card.md` for a model.
@@ -125,6 +135,7 @@ def render_model_card(
         settings: of the training, as they should be read.
         log_history: `trainer.state.log_history`.
         images: paths, relative to the card, of the curves of "training" and of a few "retrieval" results.
+        teacher: whose similarities were soft targets in training.
         results: measured retrieval; feeds the `model-index` too.
     """
     return ModelCard.from_template(
@@ -138,6 +149,7 @@ def render_model_card(
         data=data,
         settings={name: _cell(value) for name, value in (settings or {}).items()},
         images=images or {},
+        teacher=teacher,
         history=_history(log_history),
         results=results,
         languages=", ".join(LANGUAGE_NAMES.get(code, code) for code in data.languages) if data else "",

@@ -168,6 +168,13 @@ class CustomClipConfig(PretrainedConfig):
             for tower, implementation in zip(towers, attention, strict=True):
                 tower._attn_implementation = implementation
 
+    @property
+    def loss_widths(self) -> list[int]:
+        """At which widths of the embeddings losses are computed, whose mean is the loss; empty for the whole alone."""
+        return (
+            sorted({self.projection_dim, *self.matryoshka_dims}, reverse=True) if self.matryoshka_dims else []
+        )
+
     def _check_feature_parts(self, tower: str) -> None:
         layers, poolings = f"{tower}_feature_layers", f"{tower}_feature_poolings"
         for name in (layers, poolings):

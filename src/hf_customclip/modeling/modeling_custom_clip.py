@@ -281,8 +281,7 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             raise ValueError(f"got {len(image_ids)} image_ids for {len(image_embeds)} images")
         sigmoid = self.config.loss_type == "sigmoid"
         terms = [scale, self.logit_bias] if sigmoid else [scale]
-        dims = self.config.matryoshka_dims
-        widths = sorted({self.config.projection_dim, *dims}, reverse=True) if dims else []
+        widths = self.config.loss_widths
         if sigmoid:
             gathered.pop("all_image_embeds", None)
         if text_image_ids is not None:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..data.pairs import TEACHER
 from ..features.cache import check_still_frozen
+from ..modeling.losses_custom_clip import nested_loss
+from .distillation import distillation_loss
 from .distributed import gather_rows, row_counts
 from .finite import not_finite_loss
 from .gradient_cache import cached_backward, split_batch
@@ -34,15 +37,19 @@ class ContrastiveStep:
 
     def loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """The contrastive loss over the pairs of all processes if `gather_negatives`, and the model's outputs."""
-        args = self.trainer.args
         check_still_frozen(self.trainer.model, inputs)
-        if args.world_size == 1 or not args.gather_negatives:
+        inputs, teacher = _without_teacher(inputs)
+        if self._is_alone():
             outputs = model(**inputs, return_loss=True)
             loss = outputs.loss
         else:
             outputs = model(**inputs)
             loss = self._loss_over_processes(
                 outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, _ids(inputs)
+            )
+        if teacher:
+            loss = loss + self._distillation(
+                outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, teacher
             )
         if model.training:
             self._check_loss(loss, inputs)
@@ -56,7 +63,7 @@ class ContrastiveStep:
                 "gradient_cache_chunk_size does not work with FSDP or DeepSpeed: use DDP, or leave it unset."
             )
         model.train()
-        inputs = trainer._prepare_inputs(inputs)
+        inputs, teacher = _without_teacher(trainer._prepare_inputs(inputs))
         check_still_frozen(trainer.model, inputs)
         # As many chunks on every process: each forward pass of theirs is one for all.
         counts = row_counts(_first_rows(inputs))
@@ -64,7 +71,10 @@ class ContrastiveStep:
         unwrapped = trainer.accelerator.unwrap_model(model)
 
         def batch_loss(images: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-            loss = self._loss_over_processes(images, texts, unwrapped.inverse_temperature(), _ids(inputs))
+            scale = unwrapped.inverse_temperature()
+            loss = self._loss_over_processes(images, texts, scale, _ids(inputs))
+            if teacher:
+                loss = loss + self._distillation(images, texts, scale, teacher)
             self._check_loss(loss, inputs)
             return loss
 
@@ -89,7 +99,7 @@ class ContrastiveStep:
         self, images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, ids: Ids
     ) -> torch.Tensor:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        if self.trainer.args.world_size == 1 or not self.trainer.args.gather_negatives:
+        if self._is_alone():
             alone: torch.Tensor = model.contrastive_loss(images, texts, scale, **ids)
             return alone
         counts, text_counts = row_counts(images), row_counts(texts)
@@ -110,6 +120,25 @@ class ContrastiveStep:
         # A process with more pairs counts for more: the mean over processes is then the mean over pairs.
         return loss * (len(images) * len(counts) / sum(counts))
 
+    def _distillation(
+        self, images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, teacher: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        rows = {"image_embeds": images, "text_embeds": texts, **teacher}
+        everyone, processes = rows, 1
+        if not self._is_alone():
+            everyone = {name: gather_rows(own, row_counts(own)) for name, own in rows.items()}
+            processes = self.trainer.args.world_size
+        gathered = {f"all_{name}": all_rows for name, all_rows in everyone.items()}
+        widths = self.trainer.model.config.loss_widths
+        loss = nested_loss(
+            distillation_loss, widths, images, texts, scale, *map(teacher.get, TEACHER), **gathered
+        )
+        # A process's share of the loss, against DistributedDataParallel's mean over processes.
+        return self.trainer.args.distillation_weight * processes * loss
+
+    def _is_alone(self) -> bool:
+        return self.trainer.args.world_size == 1 or not self.trainer.args.gather_negatives
+
     def _check_loss(self, loss: torch.Tensor, inputs: dict[str, Any]) -> None:
         if bool(torch.isfinite(loss)):
             return
@@ -117,6 +146,12 @@ class ContrastiveStep:
         numbers = [] if ids is None else ids.tolist()
         names = numbers if self.image_names is None else [self.image_names[number] for number in numbers]
         raise not_finite_loss(loss, self.trainer.state.global_step + 1, self.trainer.model, inputs, names)
+
+
+def _without_teacher(inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What the model takes, and a teacher's embeddings of the same images and texts, if there is one."""
+    teacher = {name: rows for name, rows in inputs.items() if name in TEACHER}
+    return {name: rows for name, rows in inputs.items() if name not in TEACHER}, teacher
 
 
 def _first_rows(inputs: dict[str, Any]) -> torch.Tensor:

@@ -24,7 +24,7 @@ from ..data.pairs import RetrievalDataset, TrainingDataset
 from ..evaluation.corrected import corrected_retrieval_metrics
 from ..evaluation.embedded_dataset import EmbeddedDataset
 from ..evaluation.languages import metrics_by_language
-from ..features.cache import FeatureCache
+from ..features.cache import FeatureCache, not_cached
 from ..features.shard_dataset import FeatureShards
 from ..hub.publishing import Publisher
 from ..inference.hubness import HubnessBank
@@ -256,6 +256,11 @@ class CustomClipTrainer(Trainer):
     def _training_data(self) -> TrainingDataset | FeatureShards:
         assert self.train_dataset is not None
         if isinstance(self.train_dataset, FeatureShards):
+            if self.args.teacher is not None:
+                raise ValueError(
+                    f"teacher={self.args.teacher!r} embeds the training images and captions themselves, and feature "
+                    "shards hold none: train on the data, or without a teacher."
+                )
             self.train_dataset.check_made_by(self.accelerator.unwrap_model(self.model), self.data_collator)
             return self.train_dataset.in_batches_of(self.args.batch_of)
         return self.feature_cache.training_items(
@@ -268,6 +273,7 @@ class CustomClipTrainer(Trainer):
             else None,
             image_transform=self.image_transform,
             views=self.args.image_views,
+            teacher=self.args.teacher,
         )
 
     def _start_heads(self) -> None:
@@ -279,10 +285,8 @@ class CustomClipTrainer(Trainer):
         dataset = self._training_data()
         if not dataset.is_cached:
             if wanted:
-                setting = "method='closed_form'" if self.args.method == "closed_form" else "head_init='cca'"
-                raise ValueError(
-                    f"{setting} is computed on the cached features of both towers, and here not both are kept: "
-                    "freeze both, with feature_cache='auto' and without image augmentation."
+                raise not_cached(
+                    "method='closed_form'" if self.args.method == "closed_form" else "head_init='cca'"
                 )
             return
         heads = model.visual_projection, model.text_projection

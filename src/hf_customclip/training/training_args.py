@@ -108,6 +108,16 @@ class CustomClipTrainingArguments(TrainingArguments):
             "that is cached."
         },
     )
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a CLIP, a SigLIP or a model made here, whose similarities of each batch are "
+            "soft targets beside the contrastive loss (distillation). In runs on cached features; null for none."
+        },
+    )
+    distillation_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the teacher's loss; the contrastive loss has 1."}
+    )
     hubness_bank_size: int = field(
         default=4000,
         metadata={
@@ -208,6 +218,12 @@ class CustomClipTrainingArguments(TrainingArguments):
             raise ValueError(
                 f"image_views={self.image_views}, hubness_bank_size={self.hubness_bank_size}: at least 1 view and "
                 "a bank of 0 or more are needed"
+            )
+        if self.distillation_weight <= 0:
+            raise ValueError(f"distillation_weight must be above 0, got {self.distillation_weight}")
+        if self.teacher is not None and self.method == "closed_form":
+            raise ValueError(
+                "teacher has no effect with method='closed_form', which takes no steps of training."
             )
         if self.head_init is not None:
             _check_choice("head_init", self.head_init, HEAD_INITS)
