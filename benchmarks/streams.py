@@ -10,7 +10,7 @@ of all cores and with two that share them; the last one's seconds count.
 
 Training: features are random, one caption an image, bfloat16; the model is the default recipe's heads. Both ways read
 the same numbers: `FeatureShards` a few shards at a time, `TrainingDataset` all at once. Each runs in a process of its
-own, so that its largest memory is its own: an epoch is read, then heads are trained for 100 batches of 1,024. The
+own, so that its largest memory is its own: an epoch is read, then heads are trained for one. The
 in-memory way is measured on `--in-memory` of the pairs, since all need not fit.
 
 Sums: the sample's English training images, by the default recipe as in sample_recipe.py, from the listing and from
@@ -53,7 +53,7 @@ from hf_customclip.modeling.heads_custom_clip import MlpProjection
 from hf_customclip.modeling.losses_custom_clip import softmax_contrastive_loss
 
 WIDTHS = {"vision": 512, "text": 768}
-BATCH, TRAINED = 1024, 100
+BATCH = 1024
 SUMS = ("eval_rsum", "test_rsum", "test_i2t_recall@1", "test_t2i_recall@1")
 
 
@@ -87,11 +87,11 @@ def in_memory(shards: FeatureShards, count: int) -> TrainingDataset:
 
 
 def train_heads(pairs: Any) -> int:
-    """Pairs shown in `TRAINED` batches of head training."""
+    """Pairs shown in an epoch of head training."""
     heads = [MlpProjection(width, 512, 0.5) for width in WIDTHS.values()]
     optimizer = torch.optim.Adam([p for head in heads for p in head.parameters()], 1e-3)
     shown = 0
-    for numbers in islice(pairs.batch_sampler(BATCH), TRAINED):
+    for numbers in pairs.batch_sampler(BATCH):
         batch = pairs.__getitems__(numbers)
         embeds = [
             torch.nn.functional.normalize(head(batch[f"{kind}_features"].float()), dim=-1)
