@@ -1,7 +1,8 @@
-"""Feature shards against a listing: extraction of images, and training heads; pairs a second, and memory.
+"""Feature shards against a listing: extraction of images, and training heads; pairs a second, memory, and recall.
 
     python benchmarks/streams.py train [--pairs 1000000] [--shards 100]
     python benchmarks/streams.py extract FOLDER --model outputs/sample [--images 10000] [--tars 20]
+    python benchmarks/streams.py sums [--seeds 3] [--tars 4]
 
 Extraction: images of FOLDER (and, where they are too few, their mirror images), at most 256 pixels wide and high, once
 in a folder with captions and once in tars. Both ways start with nothing cached and the model loaded, with one process
@@ -9,8 +10,11 @@ of all cores and with two that share them; the last one's seconds count.
 
 Training: features are random, one caption an image, bfloat16; the model is the default recipe's heads. Both ways read
 the same numbers: `FeatureShards` a few shards at a time, `TrainingDataset` all at once. Each runs in a process of its
-own, so that its largest memory is its own: an epoch is read, then heads are trained for 100 batches of 1,024. The
+own, so that its largest memory is its own: an epoch is read, then heads are trained for one. The
 in-memory way is measured on `--in-memory` of the pairs, since all need not fit.
+
+Sums: the sample's English training images, by the default recipe as in sample_recipe.py, from the listing and from
+shards that were extracted from tars of the same files; both are measured on the listing's validation and test images.
 """
 
 from __future__ import annotations
@@ -25,17 +29,20 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
-from datasets import Dataset
-from PIL import Image, ImageOps
+from datasets import Dataset, Image, IterableDataset
+from PIL import ImageOps
+from sample_recipe import ROOT, TOWERS, cell, measure
+from transformers.utils import logging
 
-from hf_customclip import load_image_text_dataset, load_model
+from hf_customclip import CustomClipProcessor, create_model, load_image_text_dataset, load_model
 from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.data.pairs import CaptionTable, TrainingDataset
 from hf_customclip.features.cache import FeatureCache
@@ -46,7 +53,8 @@ from hf_customclip.modeling.heads_custom_clip import MlpProjection
 from hf_customclip.modeling.losses_custom_clip import softmax_contrastive_loss
 
 WIDTHS = {"vision": 512, "text": 768}
-BATCH, TRAINED = 1024, 100
+BATCH = 1024
+SUMS = ("eval_rsum", "test_rsum", "test_i2t_recall@1", "test_t2i_recall@1")
 
 
 def write_shards(address: str, pairs: int, shards: int) -> None:
@@ -79,11 +87,11 @@ def in_memory(shards: FeatureShards, count: int) -> TrainingDataset:
 
 
 def train_heads(pairs: Any) -> int:
-    """Pairs shown in `TRAINED` batches of head training."""
+    """Pairs shown in an epoch of head training."""
     heads = [MlpProjection(width, 512, 0.5) for width in WIDTHS.values()]
     optimizer = torch.optim.Adam([p for head in heads for p in head.parameters()], 1e-3)
     shown = 0
-    for numbers in islice(pairs.batch_sampler(BATCH), TRAINED):
+    for numbers in pairs.batch_sampler(BATCH):
         batch = pairs.__getitems__(numbers)
         embeds = [
             torch.nn.functional.normalize(head(batch[f"{kind}_features"].float()), dim=-1)
@@ -113,7 +121,7 @@ def rates(epoch: Callable[[Any], int], pairs: Any) -> str:
     return f"{shown / wall:,.0f} ({shown / cpu:,.0f})"
 
 
-def measure(way: str, address: str, count: int) -> None:
+def measure_training(way: str, address: str, count: int) -> None:
     """One line of the table."""
     shards = FeatureShards(address)
     pairs: Any = in_memory(shards, count) if way == "in memory" else shards
@@ -129,7 +137,7 @@ def draw_images(source: Path, folder: Path, count: int, tars: int) -> None:
     (folder / "tars").mkdir()
     rows = []
     for number in range(count):
-        image = Image.open(files[number % len(files)]).convert("RGB")
+        image = PIL.Image.open(files[number % len(files)]).convert("RGB")
         image.thumbnail((256, 256))
         image = ImageOps.mirror(image) if number >= len(files) else image
         image.save(folder / "listing" / f"{number:05d}.jpg", quality=90)
@@ -140,22 +148,34 @@ def draw_images(source: Path, folder: Path, count: int, tars: int) -> None:
         rows.append({"file_name": f"{number:05d}.jpg", "captions": captions})
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "listing" / "metadata.jsonl").write_text(lines)
+    files = (((folder / "listing" / row["file_name"]).read_bytes(), row["captions"]) for row in rows)
+    write_tars(folder / "tars", files, count, tars)
+
+
+def write_tars(folder: Path, pairs: Iterable[tuple[bytes, list[str]]], count: int, tars: int) -> None:
+    """WebDataset: an image and a JSON file of its captions to a sample."""
+    numbered = enumerate(pairs)
     for tar, part in enumerate(np.array_split(np.arange(count), tars)):
-        with tarfile.open(folder / "tars" / f"{tar:03d}.tar", "w") as opened:
-            for number in part:
-                opened.add(folder / "listing" / f"{number:05d}.jpg", f"{number:05d}.jpg")
-                text = json.dumps(rows[number]["captions"]).encode()
-                info = tarfile.TarInfo(f"{number:05d}.json")
-                info.size = len(text)
-                opened.addfile(info, io.BytesIO(text))
+        with tarfile.open(folder / f"{tar:03d}.tar", "w") as opened:
+            for number, (image, captions) in islice(numbered, len(part)):
+                # Readers go by an image's content, whatever its suffix.
+                for suffix, content in (("png", image), ("json", json.dumps(captions).encode())):
+                    info = tarfile.TarInfo(f"{number:05d}.{suffix}")
+                    info.size = len(content)
+                    opened.addfile(info, io.BytesIO(content))
+
+
+def open_tars(folder: Path) -> IterableDataset:
+    """All of them as a stream."""
+    options: Any = {"streaming": True, "validation_fraction": 0.0, "test_fraction": 0.0}
+    return load_image_text_dataset(str(folder / "*.tar"), split="train", **options)
 
 
 def extract(way: str, folder: Path, out: str, model_folder: str, rank: int, processes: int) -> float:
     """Seconds of one process."""
     model, processor = load_model(model_folder)
     if way == "tars":
-        options: Any = {"streaming": True, "validation_fraction": 0.0, "test_fraction": 0.0}
-        stream: Any = load_image_text_dataset(str(folder / "tars" / "*.tar"), split="train", **options)
+        stream = open_tars(folder / "tars")
         begun = time.perf_counter()
         extract_features(
             *(model, processor, stream, out), process_index=rank, num_processes=processes, show_progress=False
@@ -206,10 +226,31 @@ def compare_training(args: argparse.Namespace) -> None:
             )
 
 
+def compare_sums(args: argparse.Namespace) -> None:
+    """The table of sums."""
+    logging.disable_progress_bar()
+    towers = TOWERS / "efficientnet-lite0", TOWERS / "all-minilm-l6-v2"
+    data: Any = load_image_text_dataset(str(ROOT / "examples" / "sample"), languages=["en"])
+    train = data["train"].cast_column("image", Image(decode=False))
+    files = (
+        (row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes(), row["captions"]) for row in train
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_tars(Path(folder), files, len(train), args.tars)
+        out = f"{folder}/features"
+        processor = CustomClipProcessor.from_vision_text_pretrained(*towers)
+        extract_features(create_model(*towers), processor, open_tars(Path(folder)), out, show_progress=False)
+        print("| training data | " + " | ".join(SUMS) + " |\n|---|" + "---:|" * len(SUMS), flush=True)
+        for name, source in (("listing", data["train"]), (f"{args.tars} tars", FeatureShards(out))):
+            splits: Any = {**data, "train": source}
+            runs = [measure({}, {}, seed, splits, towers[1], folder) for seed in range(args.seeds)]
+            print("| " + " | ".join([name, *(cell(runs, column) for column in SUMS)]) + " |", flush=True)
+
+
 def main() -> None:
     """Read the command line."""
     if sys.argv[1:2] == ["measure"]:  # one way, in a process of its own
-        return measure(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        return measure_training(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     if sys.argv[1:2] == ["one"]:
         way, folder, out, model, processes, rank = sys.argv[2:]
         return print(extract(way, Path(folder), out, model, int(rank), int(processes)))
@@ -228,6 +269,10 @@ def main() -> None:
     extraction.add_argument("--model", default="outputs/sample")
     extraction.add_argument("--images", type=int, default=10_000)
     extraction.add_argument("--tars", type=int, default=20)
+    sums = commands.add_parser("sums")
+    sums.set_defaults(run=compare_sums)
+    sums.add_argument("--seeds", type=int, default=3)
+    sums.add_argument("--tars", type=int, default=4)
     args = parser.parse_args()
     args.run(args)
 

@@ -97,7 +97,7 @@ def test_workers_write_the_same_bytes(tmp_path: Path, two_threads: None) -> None
 def test_an_accelerator_is_fed_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(tmp_path / "here", tiny_dataset(40))
     # The tower then runs in this process: here on the CPU again, which no worker would have done.
-    monkeypatch.setattr(extraction, "computes_in_workers", lambda device: False)
+    monkeypatch.setattr(loading, "computes_in_workers", lambda device: False)
     model = tiny_model()
     rows: list[int] = []
     model.vision_model.register_forward_pre_hook(

@@ -18,11 +18,10 @@ from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import CaptionTable, RetrievalDataset, TrainingDataset, check_columns
 from ..inference.loading import worker_count
 from ..modeling.freezing_custom_clip import TOWERS, is_trained
-from ..modeling.heads_only_custom_clip import tower_digest
 from .cached_rows import CachedRows
 from .extraction import fill, pixel_batch_bytes, storage_order, unreadable_error
 from .items import Captions, Images, data_name, distinct_captions, distinct_images
-from .keys import has_random_tokens, text_ingredients, vision_ingredients
+from .keys import has_random_tokens, tower_ingredients, tower_weights_digest
 from .layout import DTYPES, Layout
 from .store import FeatureStore, Stored, StoreSpec
 from .teacher import teacher_embeddings
@@ -155,7 +154,7 @@ class FeatureCache:
         if hasattr(model, "get_base_model"):  # PEFT's wrapper
             model = model.get_base_model()
         cached = [tower for tower in TOWERS if self._caches(tower, model, collator, dataset, image_transform)]
-        weights = [_weights_digest(model, tower) for tower in cached]
+        weights = [tower_weights_digest(tower, model) for tower in cached]
         key = (id(dataset), id(collator), captions_per_image, *cached, *weights)
         if key not in self._opened:
             made = self._make(cached, model, dataset, collator, captions_per_image)
@@ -211,10 +210,9 @@ class FeatureCache:
     ) -> tuple[Dataset, CachedRows]:
         """The data set without the rows whose image cannot be read, and the features of the others."""
         images = distinct_images(dataset, self.folder)
-        ingredients = vision_ingredients(model, collator)
         if view:
-            images, ingredients = ImagesInView.of(images, view), {**ingredients, "view": str(view)}
-        stored = self._stored("vision", model, dataset, collator, images, ingredients)
+            images = ImagesInView.of(images, view)
+        stored = self._stored("vision", model, dataset, collator, images)
         rows = stored.order[images.index]
         if stored.unreadable:
             readable = np.flatnonzero(~np.isin(images.index, list(stored.unreadable)))
@@ -233,8 +231,7 @@ class FeatureCache:
 
     def _texts(self, model: Any, dataset: Dataset, collator: Any, used: np.ndarray | None) -> CachedRows:
         captions = distinct_captions(dataset, used)
-        stored = self._stored("text", model, dataset, collator, captions, text_ingredients(model, collator))
-        return stored.rows(captions)
+        return self._stored("text", model, dataset, collator, captions).rows(captions)
 
     def _stored(
         self,
@@ -243,15 +240,14 @@ class FeatureCache:
         dataset: Dataset,
         collator: Any,
         items: Images | Captions,
-        ingredients: dict[str, str],
     ) -> Stored:
         dtype = resolve_precision(self.precision, self.device)
         spec = StoreSpec(
             tower=tower,
             ingredients={
-                **ingredients,
+                **tower_ingredients(tower, model, collator),
+                **({"view": str(items.view)} if isinstance(items, ImagesInView) else {}),
                 "data": items.digest,
-                "weights": _weights_digest(model, tower),
                 "precision": DTYPES[dtype],
             },
             about={"model": _tower_name(model, tower), "data": data_name(dataset)},
@@ -322,10 +318,6 @@ def check_still_frozen(model: Any, inputs: dict[str, Any]) -> None:
                 f"The {tower} tower was unfrozen after training on its cached outputs had begun, so it would "
                 "not be trained: train with feature_cache='never'."
             )
-
-
-def _weights_digest(model: Any, tower: str) -> str:
-    return tower_digest(getattr(model, f"{tower}_model"), getattr(model.config, f"{tower}_pooling"))
 
 
 def _tower_name(model: Any, tower: str) -> str:

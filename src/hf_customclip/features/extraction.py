@@ -12,15 +12,19 @@ from torch.utils.data import Sampler
 from tqdm.auto import tqdm
 
 from ..data.preparation import text_inputs
-from ..inference.loading import ImageInputs, LoadedBatch, TextInputs, computes_in_workers, load_batches
+from ..inference.loading import (
+    ACCELERATOR_BATCH,
+    ImageInputs,
+    LoadedBatch,
+    TextInputs,
+    batch_size,
+    load_batches,
+)
 from ..modeling.towers_custom_clip import image_input_shape
 from .items import Captions, Images
 from .store import FeatureStore
 from .tower_pass import TowerPass
 
-# A core's cache holds a few images' activations; captions are small, and each batch reads all weights anew.
-CPU_BATCH = {"vision": 16, "text": 64}
-ACCELERATOR_BATCH = {"vision": 64, "text": 256}
 POLL_SECONDS = 0.2
 
 
@@ -88,8 +92,6 @@ def fill(
     load: Any = ImageInputs(processor, ordered)
     if isinstance(items, Captions):
         load = TextInputs(processor, ordered, max_text_length)
-    on_cpu = computes_in_workers(run.device)
-    batch_size = (CPU_BATCH if on_cpu else ACCELERATOR_BATCH)[store.spec.tower]
     # `disable=None` is quiet when piped.
     with tqdm(
         desc=f"{store.spec.tower.capitalize()} features",
@@ -100,14 +102,9 @@ def fill(
         try:
             while not store.finish():
                 if store.has_claims():
-                    batches = load_batches(
-                        load,
-                        _ClaimedBatches(store, batch_size),
-                        device=run.device,
-                        num_workers=num_workers,
-                        run=run if on_cpu else None,
-                    )
-                    _fill_claimed(store, batches, run, ordered.numbers, unreadable, bar)
+                    claimed = _ClaimedBatches(store, batch_size(store.spec.tower, run.device))
+                    batches = load_batches(load, claimed, device=run.device, num_workers=num_workers, run=run)
+                    _fill_claimed(store, batches, run.device, ordered.numbers, unreadable, bar)
                 else:  # other processes are at the rest
                     time.sleep(POLL_SECONDS)
         finally:
@@ -117,7 +114,7 @@ def fill(
 def _fill_claimed(
     store: FeatureStore,
     batches: Iterator[LoadedBatch],
-    run: TowerPass,
+    device: torch.device,
     numbers: np.ndarray,
     unreadable: str,
     bar: tqdm,
@@ -126,9 +123,9 @@ def _fill_claimed(
     reasons: dict[int, str] = {}
     for batch in batches:
         rows, layout = batch.numbers, store.layout
-        block = torch.zeros(len(rows), layout.width, dtype=layout.dtype, device=run.device)
+        block = torch.zeros(len(rows), layout.width, dtype=layout.dtype, device=device)
         if batch.inputs:
-            block[batch.readable] = outputs_of(batch, run)
+            block[batch.readable] = batch.inputs["outputs"]
         features.append(block)
         reasons |= {int(numbers[row]): f"{e.name} ({e.reason})" for row, e in batch.unreadable.items()}
         bar.update(len(rows))
@@ -145,11 +142,6 @@ def pixel_batch_bytes(model: Any) -> int:
     """Size of a batch of pixels for an accelerator, in bytes."""
     channels, height, width = image_input_shape(model.config.vision_config)
     return 4 * channels * height * width * ACCELERATOR_BATCH["vision"]
-
-
-def outputs_of(batch: LoadedBatch, run: TowerPass) -> torch.Tensor:
-    """The tower's outputs for what can be read in a batch, computed here unless a worker has done it."""
-    return batch.inputs["outputs"] if "outputs" in batch.inputs else run(batch.inputs)
 
 
 def unreadable_error(reasons: list[str]) -> ValueError:

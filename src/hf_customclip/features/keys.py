@@ -15,6 +15,7 @@ import transformers
 from .._digests import digest, digest_of_json
 from ..data.data_collator import ContrastiveCollator
 from ..inference.fingerprints import weights_digest
+from ..modeling.heads_only_custom_clip import tower_digest
 
 # Differ between copies of one tower that compute the same.
 NOT_CONTENT = ("_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype")
@@ -23,6 +24,17 @@ CODE = [
     Path(__file__).parents[1] / name
     for name in ("data/images.py", "data/preparation.py", "features/tower_pass.py")
 ]
+
+
+def tower_ingredients(tower: str, model: Any, collator: ContrastiveCollator) -> dict[str, str]:
+    """What a tower's features depend on besides the precision and the data."""
+    made = (vision_ingredients if tower == "vision" else text_ingredients)(model, collator)
+    return {**made, "weights": tower_weights_digest(tower, model)}
+
+
+def tower_weights_digest(tower: str, model: Any) -> str:
+    """Of the tower's weights, as far as its features depend on them."""
+    return tower_digest(getattr(model, f"{tower}_model"), getattr(model.config, f"{tower}_pooling"))
 
 
 def vision_ingredients(model: Any, collator: ContrastiveCollator) -> dict[str, str]:

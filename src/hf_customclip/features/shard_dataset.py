@@ -13,7 +13,8 @@ import torch
 
 from ..data.pairs import FeatureBatch
 from ..data.sampler import NoDuplicatesBatchSampler
-from .shard_extraction import ingredients_of
+from ..modeling.freezing_custom_clip import TOWERS
+from .keys import tower_ingredients
 from .shard_folder import MANIFEST, Shard, ShardFolder
 
 # Shards whose images are mixed with each other; as many again wait for what was left over of them.
@@ -97,12 +98,12 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
 
     def check_made_by(self, model: Any, collator: Any) -> None:
         """Raise ValueError where other towers, processing or pooling than the model's made the features."""
-        made, asked = self.manifest["ingredients"], ingredients_of(model, collator)
+        made = self.manifest["ingredients"]
         other = [
             f"{tower} {name}"
-            for tower in asked
-            for name in asked[tower]
-            if name not in NOT_COMPARED and made[tower].get(name) != asked[tower][name]
+            for tower in TOWERS
+            for name, value in tower_ingredients(tower, model, collator).items()
+            if name not in NOT_COMPARED and made[tower].get(name) != value
         ]
         if other:
             raise ValueError(

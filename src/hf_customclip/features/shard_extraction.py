@@ -19,17 +19,16 @@ from tqdm.auto import tqdm
 
 from ..data.data_collator import ContrastiveCollator
 from ..inference.encode import batched, process_state
-from ..inference.loading import RowImages, TextInputs, computes_in_workers, load_batches, worker_count
-from ..modeling.heads_only_custom_clip import tower_digest
+from ..inference.loading import RowImages, TextInputs, batch_size, load_batches, worker_count
+from ..modeling.freezing_custom_clip import TOWERS
 from .cache import reason_against
-from .extraction import ACCELERATOR_BATCH, CPU_BATCH, outputs_of, pixel_batch_bytes, unreadable_error
-from .keys import text_ingredients, vision_ingredients
+from .extraction import pixel_batch_bytes, unreadable_error
+from .keys import tower_ingredients
 from .layout import DTYPES
 from .shard_folder import FORMAT, MANIFEST, PLAN, WORK, Shard, ShardFolder
 from .tower_pass import TowerPass, feature_width, resolve_precision
 
 SHARD_ROWS = 8192
-TOWERS = ("vision", "text")
 
 
 def extract_features(
@@ -88,15 +87,6 @@ def extract_features(
     return folder.finish(plan)
 
 
-def ingredients_of(model: Any, collator: ContrastiveCollator) -> dict[str, dict[str, str]]:
-    """By tower, what its features depend on besides data and precision."""
-    made = {"vision": vision_ingredients(model, collator), "text": text_ingredients(model, collator)}
-    for tower, ingredients in made.items():
-        pooling = getattr(model.config, f"{tower}_pooling")
-        ingredients["weights"] = tower_digest(getattr(model, f"{tower}_model"), pooling)
-    return made
-
-
 def _plan(
     folder: ShardFolder,
     model: Any,
@@ -114,7 +104,7 @@ def _plan(
         "items": dataset.num_shards * slices,
         "dtype": DTYPES[dtype],
         "widths": {tower: feature_width(model, tower) for tower in TOWERS},
-        "ingredients": ingredients_of(model, collator),
+        "ingredients": {tower: tower_ingredients(tower, model, collator) for tower in TOWERS},
     }
     begun = folder.read_json(PLAN)
     if begun is None:
@@ -147,13 +137,10 @@ class _Extraction:
         unreadable: str,
         num_workers: int,
     ) -> None:
-        self.folder, self.collator, self.unreadable, self.dtype = folder, collator, unreadable, dtype
-        device = model.device
-        self.passes = {tower: TowerPass(model, tower, dtype, device) for tower in TOWERS}
-        self.device, on_cpu = device, computes_in_workers(device)
-        self.sizes = CPU_BATCH if on_cpu else ACCELERATOR_BATCH
-        self.run_in_workers = on_cpu
-        self.workers = worker_count(device, num_workers, pixel_batch_bytes(model))
+        self.folder, self.collator, self.unreadable, self.device = folder, collator, unreadable, model.device
+        self.passes = {tower: TowerPass(model, tower, dtype, self.device) for tower in TOWERS}
+        self.sizes = {tower: batch_size(tower, self.device) for tower in TOWERS}
+        self.workers = worker_count(self.device, num_workers, pixel_batch_bytes(model))
 
     def run_item(self, item: int, rows: Iterator[dict[str, Any]], bar: tqdm) -> None:
         """Compute an item's shards, then its record."""
@@ -173,7 +160,7 @@ class _Extraction:
             if problems and self.unreadable == "error":
                 raise unreadable_error(problems)
             if batch.inputs:
-                features.append(outputs_of(batch, self.passes["vision"]).cpu())
+                features.append(batch.inputs["outputs"].cpu())
                 kept += [batch.numbers[place] for place in batch.readable]
             bar.update(len(batch.numbers))
             if len(kept) >= SHARD_ROWS:
@@ -207,19 +194,12 @@ class _Extraction:
         place = {text: number for number, text in enumerate(distinct)}
         load = TextInputs(self.collator.processor, distinct, self.collator.max_text_length)
         batches = list(batched(range(len(distinct)), self.sizes["text"]))
-        found = [
-            outputs_of(batch, self.passes["text"]).cpu() for batch in self._batches("text", load, batches)
-        ]
+        found = [batch.inputs["outputs"].cpu() for batch in self._batches("text", load, batches)]
         return torch.cat(found)[[place[text] for text in texts]]
 
     def _batches(self, tower: str, load: Any, batches: Any) -> Iterator[Any]:
-        return load_batches(
-            load,
-            batches,
-            device=self.device,
-            num_workers=self.workers,
-            run=self.passes[tower] if self.run_in_workers else None,
-        )
+        run = self.passes[tower]
+        return load_batches(load, batches, device=self.device, num_workers=self.workers, run=run)
 
 
 def _identity(row: Mapping[str, Any]) -> str:

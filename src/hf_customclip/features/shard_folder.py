@@ -15,14 +15,16 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import fsspec
 import safetensors.torch
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from safetensors import safe_open
+
+from .._files import replacing
 
 FORMAT = 1
 PLAN, MANIFEST, WORK = "plan.json", "manifest.json", "work"
@@ -61,9 +63,8 @@ class ShardFolder:
         if not self.is_local:
             self.fs.pipe_file(path, content)
             return
-        partial = f"{path}.{uuid4().hex}.tmp"
-        self.fs.pipe_file(partial, content)
-        self.fs.mv(partial, path)
+        with replacing(Path(path)) as partial:
+            partial.write_bytes(content)
 
     def write_json(self, name: str, value: Any) -> None:
         """As `write`."""

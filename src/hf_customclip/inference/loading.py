@@ -18,6 +18,9 @@ from ..data.preparation import image_inputs, open_rgb, text_inputs
 
 Inputs = dict[str, Tensor]
 MOST_WORKERS = 16
+# A core's cache holds a few images' activations; captions are small, and each batch reads all weights anew.
+CPU_BATCH = {"vision": 16, "text": 64}
+ACCELERATOR_BATCH = {"vision": 64, "text": 256}
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class LoadedBatch:
 
     Attributes:
         numbers: what was asked for.
-        inputs: of those that can be read, in this order; or {"outputs"} where the worker ran the tower too.
+        inputs: of those that can be read, in this order; or {"outputs"} of the tower.
         unreadable: why the others cannot, by number.
     """
 
@@ -99,9 +102,7 @@ class _Batches(Dataset[Any]):
 
     def __getitems__(self, batch: list[Any]) -> LoadedBatch:
         loaded = self.load(batch)
-        if self.run is None or not loaded.inputs:
-            return loaded
-        return replace(loaded, inputs={"outputs": self.run(loaded.inputs)})
+        return loaded if self.run is None else _computed(loaded, self.run)
 
 
 def load_batches(
@@ -116,12 +117,14 @@ def load_batches(
 
     Args:
         device: where the tower is.
-        run: the tower, where the workers shall compute too: a CPU's own, one thread each.
+        run: the tower, where "outputs" are asked for and not its inputs. On a CPU the workers compute, one thread
+            each; for an accelerator this process.
     """
+    in_workers = run is not None and computes_in_workers(device)
     # Forked workers share the tower's memory.
-    fork = run is not None and num_workers and sys.platform == "linux"
+    fork = in_workers and num_workers and sys.platform == "linux"
     loader: DataLoader[Any] = DataLoader(
-        _Batches(load, run),
+        _Batches(load, run if in_workers else None),
         batch_sampler=batches,  # type: ignore[arg-type]
         collate_fn=_as_it_is,
         num_workers=num_workers,
@@ -129,7 +132,12 @@ def load_batches(
         generator=torch.Generator(),  # the global one belongs to a training, which must not notice
         multiprocessing_context="fork" if fork else None,
     )
-    return iter(loader)
+    for batch in loader:
+        yield batch if run is None or in_workers else _computed(batch, run)
+
+
+def _computed(batch: LoadedBatch, run: Callable[[Inputs], Tensor]) -> LoadedBatch:
+    return replace(batch, inputs={"outputs": run(batch.inputs)}) if batch.inputs else batch
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -143,6 +151,11 @@ def computes_in_workers(device: torch.device) -> bool:
     decoding takes one away.
     """
     return device.type == "cpu"
+
+
+def batch_size(tower: str, device: torch.device) -> int:
+    """How many images or captions go through a tower at a time when features are extracted."""
+    return (CPU_BATCH if computes_in_workers(device) else ACCELERATOR_BATCH)[tower]
 
 
 def worker_count(device: torch.device, asked: int, batch_bytes: int) -> int:
