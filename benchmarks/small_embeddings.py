@@ -18,11 +18,16 @@ import numpy as np
 from datasets import disable_progress_bars
 from transformers import set_seed
 
-from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments, load_image_text_dataset
+from hf_customclip import (
+    CustomClipTrainer,
+    CustomClipTrainingArguments,
+    create_model,
+    load_image_text_dataset,
+)
 from hf_customclip.evaluation.retrieval import retrieval_metrics
 from hf_customclip.training.config import load_config
 from hf_customclip.training.progress_table import show_progress_table
-from hf_customclip.training.run import build_model, build_processor
+from hf_customclip.training.run import build_processor
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTHS = [512, 256, 128, 64]
@@ -46,7 +51,7 @@ def test_embeddings(model_options: dict[str, Any], arguments: dict[str, Any], se
     with tempfile.TemporaryDirectory() as folder:
         settings = {**config.training, "output_dir": folder, "seed": seed, "disable_tqdm": True, **arguments}
         trainer = CustomClipTrainer(
-            build_model(config.model | model_options),
+            create_model(**config.model, **model_options),
             CustomClipTrainingArguments(**settings),
             train_dataset=splits["train"],
             eval_dataset=splits["validation"],

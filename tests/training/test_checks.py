@@ -83,6 +83,8 @@ def test_a_missing_path_is_said_at_once_with_what_is_near(tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"model\.vision.*data/images"):
         check_paths(config(model={"vision": "./data/imges"}))
+    with pytest.raises(ValueError, match=r"training\.teacher.*/no/such/teacher"):
+        check_paths(config(training={"teacher": "/no/such/teacher"}))
 
 
 def test_hub_ids_patterns_and_torchvision_names_are_no_paths():

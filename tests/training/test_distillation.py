@@ -102,10 +102,11 @@ def test_batches_carry_the_teachers_embeddings_of_their_rows_and_captions(tmp_pa
     assert [text // 2 for text in texts] == owners.tolist()
 
 
-def test_the_loss_of_a_step_is_both_losses_in_one_pass_or_in_chunks(tmp_path, teacher):
+@pytest.mark.parametrize("dims", [None, [8]])
+def test_the_loss_of_a_step_is_both_losses_in_one_pass_or_in_chunks(tmp_path, teacher, dims):
     trained = []
     for chunk_size in (None, 5):
-        model = tiny_model(projection_dropout=0)
+        model = tiny_model(projection_dropout=0, matryoshka_dims=dims)
         arguments = {"batch_of": "images", "per_device_train_batch_size": 24, "num_train_epochs": 1}
         trainer = taught_trainer(
             tmp_path,
@@ -121,10 +122,20 @@ def test_the_loss_of_a_step_is_both_losses_in_one_pass_or_in_chunks(tmp_path, te
         with torch.no_grad():
             outputs = model(**inputs, return_loss=True)
         scale = float(outputs.logit_scale)
-        soft = by_hand(outputs.image_embeds, outputs.text_embeds, scale, logits.tolist())
+        soft = [
+            by_hand(
+                *(
+                    F.normalize(rows[:, :width], dim=-1)
+                    for rows in (outputs.image_embeds, outputs.text_embeds)
+                ),
+                scale,
+                logits.tolist(),
+            )
+            for width in (16, *(dims or []))
+        ]
         trainer.train()
         logged = trainer.state.log_history[0]
-        assert logged["loss"] == pytest.approx(outputs.loss.item() + 0.5 * soft, rel=1e-4)
+        assert logged["loss"] == pytest.approx(outputs.loss.item() + 0.5 * sum(soft) / len(soft), rel=1e-4)
         trained.append((logged["grad_norm"], model.visual_projection.linear1.weight))
     assert trained[0][0] == pytest.approx(trained[1][0], rel=1e-4)
     torch.testing.assert_close(trained[0][1], trained[1][1], atol=1e-5, rtol=1e-4)

@@ -30,10 +30,8 @@ class TeacherPass:
     def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """(batch, width)"""
         if "pixel_values" in inputs:
-            return (
-                encode_pixels(self.model, inputs["pixel_values"])
-                * self.model.logit_scale.detach().float().exp()
-            )
+            scale = self.model.logit_scale.detach().float().exp()
+            return scale * encode_pixels(self.model, inputs["pixel_values"])
         return encode_tokens(self.model, inputs["input_ids"], inputs["attention_mask"])
 
 

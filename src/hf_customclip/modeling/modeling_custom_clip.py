@@ -404,6 +404,11 @@ class CustomClipModel(EncodingMixin, HeadsOnlyMixin, FreezingMixin, PreTrainedMo
             ValueError: an unknown tower or field, with near matches.
         """
         check_fields(config)
+        if "quantization_config" in {**(vision_kwargs or {}), **(text_kwargs or {})}:
+            raise ValueError(
+                "towers quantised by quantization_config can be neither cached nor saved with new heads: join them as "
+                "they are (dtype='bfloat16' halves them), and give quantization_config where the finished model loads"
+            )
         vision_model = load_vision_tower(vision, vision_weights, **(vision_kwargs or {}))
         text_model = load_text_tower(text, text_weights, **(text_kwargs or {}))
         check_it_runs(vision_model, "vision")

@@ -19,6 +19,7 @@ PATHS = (
     ("data", "images"),
     ("data", "captions_file"),
     ("data", "karpathy_file"),
+    ("training", "teacher"),
 )
 
 
@@ -42,7 +43,7 @@ class TrainConfig:
 def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
     """Read a configuration file; `overrides` such as "training.seed=1" win over it.
 
-    Paths of towers and data are taken relative to the file where they exist, else to the working folder.
+    Paths of towers, data and a teacher are taken relative to the file where they exist, else to the working folder.
 
     Raises:
         ValueError: the file is no such configuration, with what is wrong and what is allowed.
@@ -61,9 +62,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> TrainCo
         _override(content, override)
     _check(content, path)
     for section, key in PATHS:
-        value = content[section].get(key)
+        values = content.get(section) or {}
+        value = values.get(key)
         if isinstance(value, str) and (path.parent / value).exists():
-            content[section][key] = str((path.parent / value).resolve())
+            values[key] = str((path.parent / value).resolve())
     return TrainConfig(**{section: content.get(section) or {} for section in SECTIONS})
 
 

@@ -1,0 +1,100 @@
+"""What a teacher gives a smaller student on the bundled sample, at several weights.
+
+    python benchmarks/distillation.py --seeds 3
+
+The teacher is the sample's own recipe (examples/configs/sample.yaml: features of several image layers, a multilingual
+text tower), trained here on the same images. The students have the pooled outputs of the image tower alone and a
+smaller English text tower, and are trained on the English captions. All are measured in English, the validation split
+to choose a weight by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from datasets import disable_progress_bars
+from transformers import set_seed
+
+from hf_customclip import (
+    CustomClipTrainer,
+    CustomClipTrainingArguments,
+    create_model,
+    load_image_text_dataset,
+)
+from hf_customclip.training.config import TrainConfig, load_config
+from hf_customclip.training.run import build_processor
+
+ROOT = Path(__file__).resolve().parents[1]
+TOWERS = ROOT / "outputs" / "sample-towers"
+STUDENT = {
+    "vision": str(TOWERS / "efficientnet-lite0"),
+    "text": str(TOWERS / "all-minilm-l6-v2"),
+    "text_pooling": "mean",
+    **dict.fromkeys(
+        f"{tower}_feature_{kind}" for tower in ("vision", "text") for kind in ("layers", "poolings")
+    ),
+    "average_mirrored": False,
+}
+WEIGHTS = (None, 0.3, 1.0, 3.0, 10.0)
+SHOWN = ("t2i_recall@1", "i2t_recall@1", "rsum")
+Metrics = dict[str, dict[str, float]]
+
+
+def train(folder: str, config: TrainConfig, languages: list[str], seed: int, **arguments: Any) -> Metrics:
+    """Train and save; the English metrics of the splits held out."""
+    source = config.data["source"]
+    set_seed(seed)
+    trainer = CustomClipTrainer(
+        create_model(**config.model),
+        CustomClipTrainingArguments(
+            **{**config.training, "output_dir": folder, "seed": seed, "disable_tqdm": True, **arguments}
+        ),
+        train_dataset=load_image_text_dataset(source, split="train", languages=languages),
+        eval_dataset=load_image_text_dataset(source, split="validation", languages=["en"]),
+        processing_class=build_processor(config),
+    )
+    trainer.train()
+    trainer.save_model()
+    splits = {
+        "validation": trainer.eval_dataset,
+        "test": load_image_text_dataset(source, split="test", languages=["en"]),
+    }
+    return {name: trainer.evaluate(split) for name, split in splits.items()}
+
+
+def row(name: str, runs: list[Metrics]) -> str:
+    """Means over the seeds, and by how much the sums differ."""
+    cells = [name]
+    for split in ("validation", "test"):
+        for metric in SHOWN:
+            values = [run[split][f"eval_{metric}"] for run in runs]
+            spread = f" ± {statistics.stdev(values):.1f}" if metric == "rsum" and len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.{1 if metric == 'rsum' else 3}f}{spread}")
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    seeds = range(parser.parse_args().seeds)
+    disable_progress_bars()
+    config = load_config(ROOT / "examples" / "configs" / "sample.yaml")
+    student = TrainConfig(STUDENT, config.data, config.training)
+    heads = [f"{split} {metric}" for split in ("validation", "test") for metric in SHOWN]
+    print(f"| model | {' | '.join(heads)} |\n|---|{'---:|' * len(heads)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = f"{folder}/teacher"
+        print(row("the teacher", [train(teacher, config, config.data["languages"], 0)]), flush=True)
+        for weight in WEIGHTS:
+            options = {} if weight is None else {"teacher": teacher, "distillation_weight": weight}
+            runs = [train(f"{folder}/student", student, ["en"], seed, **options) for seed in seeds]
+            print(row("student alone" if weight is None else f"student, weight {weight}", runs), flush=True)
+
+
+if __name__ == "__main__":
+    main()
