@@ -45,7 +45,7 @@ SAYS_NOTHING = {
     "warmup_steps": 0,
     "weight_decay": 0,
     "gradient_accumulation_steps": 1,
-    "distillation_weight": 1,
+    "distillation_weight": 0.3,
 }
 HISTORY_COLUMNS = {
     "epoch": "epoch", "step": "step", "loss": "training loss", "eval_loss": "validation loss",

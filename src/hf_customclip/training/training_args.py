@@ -116,7 +116,7 @@ class CustomClipTrainingArguments(TrainingArguments):
         },
     )
     distillation_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the teacher's loss; the contrastive loss has 1."}
+        default=0.3, metadata={"help": "Weight of the teacher's loss; the contrastive loss has 1."}
     )
     hubness_bank_size: int = field(
         default=4000,
