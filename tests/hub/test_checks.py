@@ -83,7 +83,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no code": (
         lambda f: (f / "modeling_custom_clip.py").unlink(),
-        "needs modeling_custom_clip.py, which is missing",
+        r"modeling_custom_clip\.py, which is missing",
     ),
     "no class": (
         lambda f: (f / "modeling_custom_clip.py").write_text("x = 1\n"),
