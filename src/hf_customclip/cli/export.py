@@ -20,7 +20,9 @@ text_embeds of input_ids and attention_mask; batch and length are free. Both
 are compared with the model in onnxruntime before anything is written. The
 processor's files lie beside them, and the graphs' metadata say how inputs
 are made. Of a model with a bank of training embeddings both also give
-hubness_bias, which a ranking takes from each candidate's cosine. Needs: pip install 'hf-customclip[export]'
+hubness_bias, which a ranking takes from each candidate's cosine.
+
+Needs: pip install 'hf-customclip[export]'
 """
 
 
