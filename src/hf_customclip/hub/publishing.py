@@ -17,6 +17,7 @@ from huggingface_hub import HfApi
 from transformers.trainer import PushInProgress
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
+from ..data.part import captions_per_row
 from ..evaluation.chance import retrieval_chance
 from .check_folder import published_files
 from .errors import PublishError
@@ -210,10 +211,10 @@ class Publisher:
         """Size and chance of the validation split, for its `RetrievalResult`."""
         if not isinstance(self.trainer.eval_dataset, Dataset):
             return {}
-        rows = self.trainer.eval_dataset.with_format(None).select_columns("captions")
-        texts = np.repeat(np.arange(len(rows)), [len(row["captions"]) for row in rows])
-        chance = retrieval_chance(np.arange(len(rows)), texts)
-        return {"validation": {"num_images": len(rows), "num_captions": len(texts), "chance": chance}}
+        counts = captions_per_row(self.trainer.eval_dataset)
+        images = np.arange(len(counts))
+        chance = retrieval_chance(images, np.repeat(images, counts))
+        return {"validation": {"num_images": len(counts), "num_captions": sum(counts), "chance": chance}}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from pyarrow import csv, json, parquet
 
 from .._digests import digest_of_json, image_identity
 from ..data.folders import IMAGE_SUFFIXES, list_folder
+from ..data.pairs import ImageColumn
 from .table import OWN_COLUMNS
 
 Images: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Dataset
@@ -115,8 +116,9 @@ def _of_dataset(dataset: Dataset) -> Source:
     for row, image_id in enumerate(dataset["image_id"]):
         first.setdefault(str(image_id), row)
     dataset = dataset.select(first.values())
-    images = dataset.cast_column("image", Image(decode=False))["image"]
-    rows = _rows(list(first), map(_path_of, images), map(_image_state, images))
+    images = ImageColumn(dataset)
+    stored = images.rows["image"]
+    rows = _rows(list(first), map(_path_of, stored), map(_image_state, stored))
     return Source(_with_metadata(rows, _metadata(dataset)), images)
 
 

@@ -27,7 +27,6 @@ NAME, FORMAT = "images", 2
 OWN_COLUMNS = ("id", "path", "state", "thumbnail", "vector")
 # So many are compared one by one; more are searched approximately.
 EXACT_ROWS = 50_000
-IDS_AT_A_TIME = 1000
 # An opened index sees what others wrote after so long, and for so long what they replaced can still be read.
 REFRESHED, REPLACED_KEPT = timedelta(seconds=5), timedelta(minutes=10)
 
@@ -160,9 +159,9 @@ class VectorTable:
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove rows by id; ids that are not there are passed over. How many were removed."""
-        names, before = list(dict.fromkeys(ids)), len(self)
-        for first in range(0, len(names), IDS_AT_A_TIME):
-            self.table.delete(sql_filter({"id": names[first : first + IDS_AT_A_TIME]}, self.table.schema))
+        names, before = list(ids), len(self)
+        if names:
+            self.table.delete(sql_filter({"id": names}, self.table.schema))
         return before - len(self)
 
     def _fields(self, names: Iterable[str]) -> pa.Schema:
