@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from datasets import disable_progress_bars
+from sample_recipe import ROOT, sample_towers
 from transformers import set_seed
 
 from hf_customclip import (
@@ -28,11 +28,8 @@ from hf_customclip import (
 from hf_customclip.training.config import TrainConfig, load_config
 from hf_customclip.training.run import build_processor
 
-ROOT = Path(__file__).resolve().parents[1]
-TOWERS = ROOT / "outputs" / "sample-towers"
 STUDENT = {
-    "vision": str(TOWERS / "efficientnet-lite0"),
-    "text": str(TOWERS / "all-minilm-l6-v2"),
+    **dict(zip(("vision", "text"), map(str, sample_towers()), strict=True)),
     "text_pooling": "mean",
     **dict.fromkeys(
         f"{tower}_feature_{kind}" for tower in ("vision", "text") for kind in ("layers", "poolings")

@@ -3,7 +3,7 @@
 python benchmarks/flickr8k.py FOLDER --seeds 3 --output benchmarks/flickr8k.md
 
 FOLDER holds Flickr8k.token.txt, the three Flickr_8k.*Images.txt lists and the images. Towers are the sample's
-(EfficientNet-Lite0 and all-MiniLM-L6-v2: examples/sample/towers.py), both frozen. Images and captions are under
+(EfficientNet-Lite0 and all-MiniLM-L6-v2), both frozen. Images and captions are under
 Flickr's terms, for non-commercial research and education: they are no part of this project.
 """
 
@@ -15,16 +15,14 @@ from pathlib import Path
 
 import torch
 from datasets import DatasetDict, disable_progress_bars
+from sample_recipe import PARTS, ROOT, sample_towers
 from transformers import PrinterCallback, logging, set_seed
 
 from hf_customclip import CustomClipProcessor, CustomClipTrainer, CustomClipTrainingArguments, create_model
 from hf_customclip.data import load_image_text_dataset
 from hf_customclip.training.config import load_config
 
-ROOT = Path(__file__).resolve().parents[1]
-TOWERS = tuple(
-    str(ROOT / "outputs" / "sample-towers" / name) for name in ("efficientnet-lite0", "all-minilm-l6-v2")
-)
+TOWERS = tuple(map(str, sample_towers()))
 TUTORIAL = load_config(ROOT / "examples" / "configs" / "tutorial.yaml")
 # What training was before the recipe: a temperature and mean pooling on the towers' pooled outputs, in pairs.
 PLAIN_MODEL = {
@@ -44,8 +42,7 @@ RUNS = (
     ("plain: temperature, mean pooling, 5 captions, 8 epochs", PLAIN_MODEL, {}, PLAIN_TRAINING),
     ("closed form, no training", {}, {}, {"method": "closed_form"}),
     ("default", {}, {}, {}),
-    ("default, without mirror images", {"average_mirrored": False}, {}, {}),
-    ("default, 16 epochs", {}, {}, {"num_train_epochs": 16}),
+    *((name, model, {}, training) for name, model, training in PARTS),
     ("best: whole images, four views, a bank of 6,000", {}, WHOLE_IMAGE, BEST_TRAINING),
 )
 RECALLS = ("t2i_recall@1", "t2i_recall@5", "t2i_recall@10", "i2t_recall@1", "i2t_recall@5", "i2t_recall@10")

@@ -4,11 +4,12 @@ python benchmarks/sample_recipe.py --seeds 5                  # English captions
 python benchmarks/sample_recipe.py --seeds 5 --multilingual   # as examples/configs/sample.yaml: five languages, e5
 
 Choices are made by the validation split alone; the test columns are there to see how far that carries. The last
-epoch counts, features are cached, so a run takes seconds. `make train` or examples/sample/towers.py makes the towers.
+epoch counts, features are cached, so a run takes seconds.
 """
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,25 +17,37 @@ from pathlib import Path
 from datasets import DatasetDict, disable_progress_bars
 from transformers import PrinterCallback, logging, set_seed
 
-from hf_customclip import CustomClipProcessor, CustomClipTrainer, CustomClipTrainingArguments, create_model
-from hf_customclip.data import load_image_text_dataset
-
 ROOT = Path(__file__).resolve().parents[1]
-TOWERS = ROOT / "outputs" / "sample-towers"
+sys.path.insert(0, str(ROOT / "examples"))
+
+from sample.towers import ENGLISH, MULTILINGUAL, build_towers  # noqa: E402
+
+from hf_customclip import (  # noqa: E402
+    CustomClipProcessor,
+    CustomClipTrainer,
+    CustomClipTrainingArguments,
+    create_model,
+)
+from hf_customclip.data import load_image_text_dataset  # noqa: E402
+
 POOLED = {f"{tower}_feature_{kind}": [] for tower in ("vision", "text") for kind in ("layers", "poolings")}
-# Name, fields of the model, training arguments.
-RECIPES = (
-    ("closed form, no training", {}, {"method": "closed_form"}),
-    ("default", {}, {}),
-    ("default, four views", {}, {"image_views": 4}),
-    ("default, batches of 128 images", {}, {"per_device_train_batch_size": 128}),
-    ("default, 8 epochs", {}, {"num_train_epochs": 8}),
+# Name, fields of the model, training arguments: the recipe with one part taken away.
+PARTS = (
     ("default, pooled outputs alone", POOLED, {}),
+    ("default, mirror images not averaged", {"average_mirrored": False}, {}),
     ("default, features not dropped", {"feature_dropout": 0.0}, {}),
     ("default, features not standardised", {"standardize_features": False}, {}),
     ("default, heads start at random", {}, {"head_init": None}),
     ("default, weights not averaged", {}, {"ema_decay": None}),
     ("default, batches of pairs", {}, {"batch_of": "pairs"}),
+    ("default, 16 epochs", {}, {"num_train_epochs": 16}),
+)
+RECIPES = (
+    ("closed form, no training", {}, {"method": "closed_form"}),
+    ("default", {}, {}),
+    *PARTS,
+    ("default, four views", {}, {"image_views": 4}),
+    ("default, batches of 128 images", {}, {"per_device_train_batch_size": 128}),
 )
 COLUMNS = (
     "eval_rsum", "eval_csls_rsum", "test_rsum", "test_csls_rsum", "test_t2i_recall@1", "test_t2i_recall@10",
@@ -43,11 +56,10 @@ COLUMNS = (
 
 
 def measure(
-    config: dict, arguments: dict, seed: int, data: DatasetDict, text: Path, cache: str
+    config: dict, arguments: dict, seed: int, data: DatasetDict, towers: tuple[Path, Path], cache: str
 ) -> dict[str, float]:
     """Train with one seed; metrics of both splits and seconds."""
     set_seed(seed)
-    towers = TOWERS / "efficientnet-lite0", text
     with tempfile.TemporaryDirectory() as folder:
         args = CustomClipTrainingArguments(
             folder, seed=seed, save_strategy="no", eval_strategy="no", report_to="none", disable_tqdm=True,
@@ -65,6 +77,11 @@ def measure(
         seconds = time.perf_counter() - begin
         metrics = trainer.evaluate() | trainer.evaluate(data["test"], metric_key_prefix="test")
     return metrics | {"seconds": seconds}
+
+
+def sample_towers(text: str = ENGLISH) -> tuple[Path, Path]:
+    """The folders of EfficientNet-Lite0 and of this text tower."""
+    return build_towers(ROOT / "outputs" / "sample-towers", text)
 
 
 def cell(runs: list[dict[str, float]], column: str) -> str:
@@ -88,7 +105,7 @@ def main() -> None:
     logging.disable_progress_bar()
     disable_progress_bars()
     languages = ["en", "de", "es", "ja", "zh"] if options.multilingual else ["en"]
-    text = TOWERS / ("multilingual-e5-small" if options.multilingual else "all-minilm-l6-v2")
+    towers = sample_towers(MULTILINGUAL if options.multilingual else ENGLISH)
     data = load_image_text_dataset(str(ROOT / "examples" / "sample"), languages=languages)
     print({name: len(rows) for name, rows in data.items()}, f"images, captions in {', '.join(languages)}\n")
     print(
@@ -102,7 +119,7 @@ def main() -> None:
             if options.only not in name:
                 continue
             seeds = 1 if arguments.get("method") == "closed_form" else options.seeds  # nothing is drawn
-            runs = [measure(config, arguments, seed, data, text, cache) for seed in range(seeds)]
+            runs = [measure(config, arguments, seed, data, towers, cache) for seed in range(seeds)]
             cells = [name, *(cell(runs, column) for column in COLUMNS)]
             print(
                 "| " + " | ".join([*cells, f"{statistics.mean(run['seconds'] for run in runs):.0f}"]) + " |",

@@ -39,7 +39,7 @@ import PIL.Image
 import torch
 from datasets import Dataset, Image, IterableDataset
 from PIL import ImageOps
-from sample_recipe import ROOT, TOWERS, cell, measure
+from sample_recipe import ROOT, cell, measure, sample_towers
 from transformers.utils import logging
 
 from hf_customclip import CustomClipProcessor, create_model, load_image_text_dataset, load_model
@@ -229,7 +229,7 @@ def compare_training(args: argparse.Namespace) -> None:
 def compare_sums(args: argparse.Namespace) -> None:
     """The table of sums."""
     logging.disable_progress_bar()
-    towers = TOWERS / "efficientnet-lite0", TOWERS / "all-minilm-l6-v2"
+    towers = sample_towers()
     data: Any = load_image_text_dataset(str(ROOT / "examples" / "sample"), languages=["en"])
     train = data["train"].cast_column("image", Image(decode=False))
     files = (
@@ -243,7 +243,7 @@ def compare_sums(args: argparse.Namespace) -> None:
         print("| training data | " + " | ".join(SUMS) + " |\n|---|" + "---:|" * len(SUMS), flush=True)
         for name, source in (("listing", data["train"]), (f"{args.tars} tars", FeatureShards(out))):
             splits: Any = {**data, "train": source}
-            runs = [measure({}, {}, seed, splits, towers[1], folder) for seed in range(args.seeds)]
+            runs = [measure({}, {}, seed, splits, towers, folder) for seed in range(args.seeds)]
             print("| " + " | ".join([name, *(cell(runs, column) for column in SUMS)]) + " |", flush=True)
 
 

@@ -35,7 +35,7 @@ from transformers import (
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from sample_recipe import TOWERS, measure  # noqa: E402
+from sample_recipe import ENGLISH, MULTILINGUAL, measure, sample_towers  # noqa: E402
 
 from hf_customclip.cli.towers import FILE  # noqa: E402
 from hf_customclip.data import load_image_text_dataset  # noqa: E402
@@ -54,9 +54,9 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
 }  # fmt: skip
 INPUTS = {"vision": torch.rand(16, 3, 224, 224), "text": torch.randint(5, 1000, (32, 16))}
 BUILT = {
-    "tf_efficientnet_lite0": "all-minilm-l6-v2",
-    "sentence-transformers/all-MiniLM-L6-v2": "all-minilm-l6-v2",
-    "intfloat/multilingual-e5-small": "multilingual-e5-small",
+    "tf_efficientnet_lite0": ENGLISH,
+    "sentence-transformers/all-MiniLM-L6-v2": ENGLISH,
+    "intfloat/multilingual-e5-small": MULTILINGUAL,
 }
 TIMES = 12
 
@@ -77,7 +77,7 @@ def quality(text: str) -> float:
     """The closed form's sum of recalls on the sample's validation split, with this text tower."""
     data = load_image_text_dataset(str(ROOT / "examples" / "sample"), languages=["en"])
     with tempfile.TemporaryDirectory() as cache:
-        return measure({}, {"method": "closed_form"}, 0, data, TOWERS / text, cache)["eval_rsum"]
+        return measure({}, {"method": "closed_form"}, 0, data, sample_towers(text), cache)["eval_rsum"]
 
 
 def main() -> None:

@@ -142,6 +142,11 @@ def test_towers_are_listed_with_what_init_proposes(run):
     rows = json.loads(run(["towers", "--json"])[1])
     names = {row["name"]: row for row in rows}
     assert {row["tower"] for row in rows} == {"vision", "text"} and all(row["licence"] for row in rows)
+    assert all(row["cpu_ms"] > 0 for row in rows)
+    measured = {
+        row["tower"] for row in rows if row["sample_rsum"]
+    }  # at least the sample's, whose weights are at hand
+    assert measured == {"vision", "text"}
     for captions in (["a dog in the snow"], ["ein Hund im Schnee"]):
         assert set(propose_towers(captions * 10).values()) - {"mean"} <= set(names)
     table = run(["towers"])[1].splitlines()

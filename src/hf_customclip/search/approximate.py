@@ -1,8 +1,8 @@
 """Approximate search over many rows: LanceDB's indexes, how far a query looks into them, and what that finds.
 
 How far is measured when the index is made: as far as finds `RECALL` of the ten nearest, or as finds hardly fewer than
-looking further, for queries that lie off the images, as those of words do. Full vectors order what the compressed
-ones propose.
+looking further, for captions where there are any, or else for queries that lie off the images, as those of words do.
+Full vectors order what the compressed ones propose.
 """
 
 from __future__ import annotations
@@ -50,12 +50,15 @@ def aimed(search: Any, k: int, settings: dict[str, Any], share: float = 1.0) -> 
     return search.minimum_nprobes(probes).maximum_nprobes(settings["cells"])
 
 
-def train_approximate(table: Any, width: int, compression: str, seed: int = 0) -> None:
+def train_approximate(
+    table: Any, width: int, compression: str, captions: np.ndarray | None = None, seed: int = 0
+) -> None:
     """Index the rows that are there, measure how far queries have to look, and keep that.
 
     Args:
         width: of the vectors, without a bias.
         compression: how the index holds vectors: "int8", "binary" or "none".
+        captions: vectors to ask with, as wide as the column; at most `CALIBRATION_QUERIES` of them are used.
     """
     from lancedb import index
 
@@ -69,7 +72,11 @@ def train_approximate(table: Any, width: int, compression: str, seed: int = 0) -
     for field in table.schema:
         if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
             table.create_index(field.name, config=index.BTree(), replace=True)
-    queries = _queries_like_words(table, count, width, np.random.default_rng(seed))
+    generator = np.random.default_rng(seed)
+    if captions is None or len(captions) < CALIBRATION_QUERIES:
+        queries = _queries_like_words(table, count, width, generator)
+    else:
+        queries = captions[generator.choice(len(captions), CALIBRATION_QUERIES, replace=False)]
     settings = {"cells": cells, "refine": refine, "rows": count}
     settings |= _calibrate(table, queries, settings)
     table.update_field_metadata({"path": "vector", "metadata": {SETTINGS: json.dumps(settings)}})
