@@ -186,16 +186,14 @@ class Publisher:
     def _stage_checkpoint(self, checkpoint: Path, staging: Path) -> str | None:
         """With the strategies that ask for it, the checkpoint's own files in a folder of this name there."""
         names = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: checkpoint.name}
-        there = names.get(self.args.hub_strategy)
-        for name in [*published_files(checkpoint), "trainer_state.json"] if there else ():
-            _link(checkpoint / name, staging / there / name)
+        if (there := names.get(self.args.hub_strategy)) is not None:
+            for name in [*published_files(checkpoint), "trainer_state.json"]:
+                _link(checkpoint / name, staging / there / name)
         return there
 
     def _write_card(self, folder: Path, license: str | None = None, dataset: str | None = None) -> None:
-        state, data = (
-            self.trainer.state,
-            self.data_description or (describe_data(dataset) if dataset else None),
-        )
+        state = self.trainer.state
+        data = self.data_description or (describe_data(dataset) if dataset else None)
         best_step = state.best_global_step if self.args.load_best_model_at_end else None
         write_model_card(
             folder,
