@@ -65,9 +65,9 @@ def write_shards(address: str, pairs: int, shards: int) -> None:
     for number in range(shards):
         image, text = (torch.randn(rows, width, generator=generator).bfloat16() for width in WIDTHS.values())
         ids = torch.arange(number * rows, (number + 1) * rows)
-        name = f"{number:05d}-0000.safetensors"
-        folder.write_shard(name, Shard(image, text, torch.arange(rows + 1), ids))
-        listed.append({"name": name, "rows": rows, "captions": rows, "rows_by_captions": {"1": rows}})
+        shard = Shard(image, text, torch.arange(rows + 1), ids)
+        counts = {"rows": rows, "captions": rows, "rows_by_captions": {"1": rows}}
+        listed.append(folder.write_shard(number, 0, vars(shard), **counts))
     total = rows * shards
     folder.write_json(MANIFEST, {"format": FORMAT, "rows": total, "captions": total, "shards": listed})
 

@@ -276,7 +276,7 @@ def pass_parts(
     """Seconds an image of the pass's parts, one by one in this process: loading on one thread, towers on all."""
     images, captions = distinct_images(dataset, folder), distinct_captions(dataset)
     loaders = {"vision": ImageInputs(processor, images), "text": TextInputs(processor, captions, LENGTH)}
-    by_length = np.argsort(storage_order(captions, processor, LENGTH))
+    by_length = storage_order(captions, processor, LENGTH)
     seconds: dict[str, float] = {}
     for tower, items, each in (("vision", np.arange(len(images)), 1), ("text", by_length, CAPTIONS)):
         groups = np.array_split(items, max(1, len(items) // 16))
