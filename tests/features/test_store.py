@@ -1,7 +1,7 @@
 """The on-disk store, filled by hand with known numbers.
 
 Pinned: what is written comes back, memory-mapped, by any rows in any order, in files that safetensors itself reads;
-each byte altered anywhere (features, items, header, manifest) and each truncation is noticed, and the same bytes are
+each byte altered anywhere (features, numbers, header, manifest) and each truncation is noticed, and the same bytes are
 there when it is filled again; only damaged parts are asked for again; killed before any of its file operations, a
 filling is resumed to the same bytes; what a power cut leaves of its small files does not stop it; a full disk is an
 error before the first part; the inventory lists and clears, also what earlier versions kept; processes that fill many
@@ -102,7 +102,7 @@ def test_the_files_are_ordinary_safetensors(tmp_path: Path) -> None:
     fill(store)
     shards = [load_file(store.path / name) for name in SHARDS]
     assert torch.equal(torch.cat([shard["image_features"] for shard in shards]), FEATURES)
-    assert torch.cat([shard["items"] for shard in shards]).tolist() == ITEMS.tolist()
+    assert torch.cat([shard["numbers"] for shard in shards]).tolist() == ITEMS.tolist()
 
 
 def test_another_ingredient_is_another_store(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ An item depends on its rows alone, so whoever computes it, however often, writes
 killed goes on with the items that have no record, and no lock is needed, which object stores do not have.
 
 There are two kinds. Of a stream (`shard_extraction.py`), shards hold both towers' outputs as `Shard` says. Of a listing
-(`store.py`), they hold one tower's: image_features or text_features (rows, width), and `items` (rows,), the distinct
-images or captions that these rows are of.
+(`store.py`), they hold one tower's: image_features or text_features (rows, width), and numbers (rows,): which of the
+distinct images or captions each row is of.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One tower's outputs over the distinct images or captions of a listing: a folder of shards (`shard_folder.py`).
 
-    <folder>/<vision|text>-<key>/       shards, one for each part of the items, and the manifest
-                                 work/  records, locks, and the order of the items, while it is being filled
+    <folder>/<vision|text>-<key>/       shards, one for each part of the images or captions, and the manifest
+                                 work/  records, locks, and the order of the whole, while it is being filled
 
 Several processes and several runs may fill one store together: each claims parts by a file lock, which the system
 frees when a process is killed. A part depends on its items alone, so whoever writes it writes the same bytes.
@@ -131,7 +131,7 @@ class FeatureStore:
             self.finish()
         shards, order = manifest["shards"], np.empty(self.spec.count, np.int64)
         for part, shard in enumerate(shards):
-            order[self.folder.read_tensors(shard["name"])["items"].numpy()] = self.spec.rows(part)
+            order[self.folder.read_tensors(shard["name"])["numbers"].numpy()] = self.spec.rows(part)
         features = MappedFeatures(
             [self.path / shard["name"] for shard in shards], FEATURES_OF[self.spec.tower]
         )
@@ -181,14 +181,14 @@ class FeatureStore:
             self._check_space()
             if not self._read_order():
                 self.order = make_order()
-                self.folder.write_tensors(ORDER, {"items": torch.from_numpy(self.order)})
+                self.folder.write_tensors(ORDER, {"numbers": torch.from_numpy(self.order)})
             if self.folder.read_json(PLAN) is None:
                 self.folder.write_json(PLAN, self.spec.plan())
         return True
 
     def _read_order(self) -> bool:
         with suppress(FileNotFoundError, SafetensorError):
-            self.order = self.folder.read_tensors(ORDER)["items"].numpy().copy()
+            self.order = self.folder.read_tensors(ORDER)["numbers"].numpy().copy()
         return np.array_equal(np.sort(self.order), np.arange(self.spec.count))
 
     def claims(self) -> Iterator[int]:
@@ -204,7 +204,7 @@ class FeatureStore:
         rows = self.spec.rows(part)
         tensors = {
             FEATURES_OF[self.spec.tower]: features.to("cpu", self.spec.dtype).contiguous(),
-            "items": torch.from_numpy(self.order[rows]),
+            "numbers": torch.from_numpy(self.order[rows]),
         }
         reasons = {str(item): why for item, why in unreadable.items()}
         try:
