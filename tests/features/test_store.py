@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -241,9 +242,9 @@ def fill_many(folder: Path, rounds: int) -> None:
     for i in range(rounds):
         store = make_store(folder, round=str(i))
         while (stored := store.open()) is None:
-            if (order := store.begin(lambda: ITEMS)) is None:
+            if not store.begin(lambda: ITEMS):
                 continue
-            assert order.tolist() == ITEMS.tolist()
+            assert store.order.tolist() == ITEMS.tolist()
             while not store.finish():
                 for part in store.claims() if store.has_claims() else ():
                     store.write_part(part, FEATURES[store.spec.rows(part)], {})
@@ -273,21 +274,39 @@ def test_too_little_space_is_an_error_before_the_work(
     fill(store)
 
 
-@pytest.mark.parametrize("size", [8, 64])
-def test_a_disk_that_is_really_full(tmp_path: Path, size: int) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     mounted = tmp_path / "disk"
     mounted.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", str(mounted)]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}k", "none", str(mounted)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small disk")
-    try:
-        store = make_store(mounted)
-        (mounted / "other").write_bytes(bytes(8192 if size == 64 else 0))
-        with pytest.raises(OSError, match="free") as error:
-            store.begin(lambda: ITEMS)
-        assert error.value.errno == errno.ENOSPC
-    finally:
-        subprocess.run(["umount", "-l", str(mounted)], check=True)
+    yield mounted
+    subprocess.run(["umount", "-l", str(mounted)], check=True)
+
+
+@pytest.mark.parametrize("small_disk", [8, 64], indirect=True)
+def test_a_disk_that_is_really_full(small_disk: Path) -> None:
+    store = make_store(small_disk)
+    with pytest.raises(OSError, match="free") as error:
+        store.begin(lambda: ITEMS)
+    assert error.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("small_disk", [200], indirect=True)
+def test_a_disk_that_others_fill_meanwhile(small_disk: Path) -> None:
+    store = make_store(small_disk)
+    store.begin(lambda: ITEMS)
+    part = next(store.claims())
+    with pytest.raises(OSError), (small_disk / "other").open("wb", buffering=0) as other:
+        while True:
+            other.write(bytes(4096))
+    with pytest.raises(OSError, match=r"cached features need .* free: make space") as error:
+        store.write_part(part, FEATURES[store.spec.rows(part)], {})
+    assert error.value.errno == errno.ENOSPC
+    store.release_all()
+    (small_disk / "other").unlink()
+    assert fill(store) == [0, 1, 2]
 
 
 def test_list_and_clear(tmp_path: Path) -> None:
