@@ -7,8 +7,9 @@ The vectors are drawn, not embedded, so that anybody can draw them again. 5,000 
 (Zipf, exponent 0.7); in each, vectors vary along 24 directions of its own; the centres and directions have a
 spectrum that falls as 1 / (1 + (i / 35)^2), a little noise in all 512 dimensions is added, and a common offset, the
 "cone" of real embeddings. Queries are like words, not like images: one half is an image's content, one half is
-noise of the same spectrum, and their common offset is another one, so that no query lies near any vector. Seconds
-of CPU stand beside those on the wall, which other processes lengthen.
+noise of the same spectrum, and their common offset is another one, so that no query lies near any vector. How far to
+look is measured with other ones, as an index measures with the captions of a model's hubness bank. Seconds of CPU stand
+beside those on the wall, which other processes lengthen.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import pyarrow as pa
 from hf_customclip.search.approximate import COMPRESSIONS, approximate_settings, train_approximate
 from hf_customclip.search.table import ModelName, VectorTable, with_vectors
 
-WIDTH, CLUSTERS, DIRECTIONS, QUERIES = 512, 5000, 24, 500
+WIDTH, CLUSTERS, DIRECTIONS, QUERIES, CAPTIONS = 512, 5000, 24, 700, 200
 ROWS_AT_A_TIME = 50_000
 FILTERS = {"a filter that half meet": "year < 2000", "a filter that one in fifty meets": "year = 1999"}
 
@@ -36,7 +37,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--compressions", nargs="+", choices=list(COMPRESSIONS), default=["int8"])
     arguments = parser.parse_args()
-    vectors, queries = draw(arguments.count)
+    vectors, drawn = draw(arguments.count)
+    captions, queries = drawn[:CAPTIONS], drawn[CAPTIONS:]
     describe(vectors, queries)
     with tempfile.TemporaryDirectory() as folder:
         table = VectorTable.open_or_create(folder, ModelName("", "0" * 32, WIDTH))
@@ -48,7 +50,7 @@ def main() -> None:
         }
         report("exact", table, queries[:20], None, exact[None], exact=True)
         for compression in arguments.compressions:
-            measure(table, Path(folder), compression, queries, exact)
+            measure(table, Path(folder), compression, captions, queries, exact)
 
 
 def write(table: VectorTable, vectors: np.ndarray) -> None:
@@ -67,6 +69,7 @@ def measure(
     table: VectorTable,
     folder: Path,
     compression: str,
+    captions: np.ndarray,
     queries: np.ndarray,
     exact: dict[str | None, list[set]],
 ) -> None:
@@ -74,11 +77,11 @@ def measure(
     kind = COMPRESSIONS[compression][0]
     before = psutil.Process().memory_info().rss
     with timed(f"{compression} ({kind}): build, and measure how far to look"):
-        train_approximate(table.table, WIDTH, compression)
+        train_approximate(table.table, WIDTH, compression, captions)
     settings = approximate_settings(table.table)
     line(
         "looks at",
-        f"{settings['effort']} (of {settings['cells']} cells), states recall@10 {settings['recall']:.3f}",
+        f"{settings['effort']} (cells: {settings['cells']}), states recall@10 {settings['recall']:.3f}",
     )
     report("a query", table, queries, None, exact[None])
     for name, where in FILTERS.items():

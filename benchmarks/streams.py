@@ -193,11 +193,15 @@ def compare_extraction(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         draw_images(args.folder, Path(folder), args.images, args.tars)
         print(f"{args.images:,} images, {args.tars} tars, on {os.cpu_count()} cores\n")
-        print("| path | processes | seconds | images/s |\n|---|---:|---:|---:|", flush=True)
+        print(
+            "| path | processes | seconds | images/s | seconds of CPU, start and all |\n|---|---:|---:|---:|---:|",
+            flush=True,
+        )
         for processes in (1, 2):
             environment = {**os.environ, "OMP_NUM_THREADS": str((os.cpu_count() or 2) // processes)}
             for way in ("listing", "tars"):
                 out = f"{folder}/{way}-{processes}"
+                before = cpu_seconds()
                 command = [sys.executable, __file__, "one", way, folder, out, args.model, str(processes)]
                 running = [
                     subprocess.Popen(
@@ -206,7 +210,14 @@ def compare_extraction(args: argparse.Namespace) -> None:
                     for rank in range(processes)
                 ]
                 seconds = max(float(process.communicate()[0].split()[-1]) for process in running)
-                print(f"| {way} | {processes} | {seconds:.1f} | {args.images / seconds:.0f} |", flush=True)
+                rate, cpu = args.images / seconds, cpu_seconds() - before
+                print(f"| {way} | {processes} | {seconds:.1f} | {rate:.0f} | {cpu:.0f} |", flush=True)
+
+
+def cpu_seconds() -> float:
+    """Of all processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def compare_training(args: argparse.Namespace) -> None:

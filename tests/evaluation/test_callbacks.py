@@ -107,8 +107,9 @@ def test_overfitting_is_noticed_once_with_its_numbers(caplog):
         ([100, 150, 140, 160, 170], FALLING),
         ([100, 110, 120, 130, 125], FALLING),
         ([100, 150, 140, 130, 120], [2.0, 1.5, 1.6, 1.7, 1.8]),
+        ([100, 150, 149, 149, 149], FALLING),
     ],
-    ids=["recovers", "one dip", "loss rises too"],
+    ids=["recovers", "one dip", "loss rises too", "within noise"],
 )
 def test_no_overfitting_notice_otherwise(recalls, losses, caplog):
     feed(OverfittingCallback("rsum"), recalls, losses)

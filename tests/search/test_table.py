@@ -15,7 +15,7 @@ pytest.importorskip("lancedb")
 from search.vectors import brute_force, empty_table, rows_of, unit_vectors
 
 from hf_customclip.search import table as table_module
-from hf_customclip.search.approximate import approximate_settings, check_compression
+from hf_customclip.search.approximate import CALIBRATION_QUERIES, approximate_settings, check_compression
 from hf_customclip.search.table import VectorTable
 
 COUNT, WIDTH = 6000, 48
@@ -191,6 +191,16 @@ def test_approximate_search_finds_what_it_states(large):
     )  # few: compared exactly
     again = VectorTable.open(directory)
     assert again.nearest(queries, 10) == table.nearest(queries, 10)
+
+
+def test_how_far_to_look_is_measured_with_captions_where_there_are_any(monkeypatch, tmp_path):
+    monkeypatch.setattr(table_module, "EXACT_ROWS", 1000)
+    vectors, table = unit_vectors(3000, WIDTH), empty_table(tmp_path, WIDTH)
+    table.put(rows_of([f"{n:05}" for n in range(3000)], vectors))
+    captions = unit_vectors(CALIBRATION_QUERIES, WIDTH, seed=6).astype(np.float32)
+    table.settle("int8", lambda: captions)
+    stated = approximate_settings(table.table)["recall"]
+    assert stated == pytest.approx(recall(table, vectors, captions), abs=0.002)
 
 
 def test_what_is_added_and_removed_after_the_cells_were_made(large, tmp_path):

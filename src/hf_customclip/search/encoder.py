@@ -54,6 +54,12 @@ class Encoder:
         name = getattr(self.model.config, "_name_or_path", "")
         return HubnessBank.load(name) if name else None
 
+    def training_captions(self) -> np.ndarray | None:
+        """Vectors of captions that the model was trained on, which are like what will be asked; None without a bank."""
+        from ..inference.hubness import cut_bank
+
+        return None if self.bank is None else cut_bank(self.bank.text_embeds, self.width).cpu().numpy()
+
     def with_bias(self, vectors: np.ndarray) -> np.ndarray:
         """Images' vectors `[n, d]` to `[n, d + 1]`: the bias as one more component.
 

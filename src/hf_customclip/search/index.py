@@ -173,7 +173,7 @@ class ImageIndex:
         copy.remove(set(copy.states()) - set(self.ids))
         for batch in self.table.batches():
             copy.put(pa.Table.from_batches([batch]))
-        copy.settle(self.compression)
+        copy.settle(self.compression, self.encoder.training_captions)
         self.table = copy
         return directory
 
@@ -214,7 +214,7 @@ class ImageIndex:
         if state.is_main_process:
             self.table.move({ids[n]: paths[n] for n in kept if known[ids[n]][0] != paths[n]})
             self.table.remove(gone)
-            self.table.settle(self.compression)
+            self.table.settle(self.compression, self.encoder.training_captions)
         state.wait_for_everyone()
         embedded = [ids[n] for n in stale if ids[n] not in unreadable]
         added = sum(name not in known for name in embedded)

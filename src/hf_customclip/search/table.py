@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -215,8 +215,14 @@ class VectorTable:
         self.table.drop_columns([name])
         self.table.alter_columns({"path": scratch, "rename": name})
 
-    def settle(self, compression: str) -> None:
-        """Join what many small writes left, and prepare approximate search where there are too many rows."""
+    def settle(
+        self, compression: str, training_captions: Callable[[], np.ndarray | None] = lambda: None
+    ) -> None:
+        """Join what many small writes left, and prepare approximate search where there are too many rows.
+
+        Args:
+            training_captions: gives vectors of captions, or None, to measure with how far queries have to look.
+        """
         self.table.checkout_latest()
         try:
             self.table.optimize(cleanup_older_than=REPLACED_KEPT)
@@ -227,7 +233,10 @@ class VectorTable:
             self.table.checkout_latest()
         trained = approximate_settings(self.table).get("rows", 0)
         if len(self) > max(EXACT_ROWS, 2 * trained):
-            train_approximate(self.table, self.made_by.width, compression)
+            captions = training_captions()
+            if captions is not None and self.has_bias:
+                captions = np.pad(captions, ((0, 0), (0, 1)), constant_values=1)
+            train_approximate(self.table, self.made_by.width, compression, captions)
 
     # ---- Reading ----
 

@@ -71,11 +71,12 @@ class OverfittingCallback(TrainerCallback):
     Args:
         metric: the metric watched, higher being better; with or without its `eval_` in front.
         patience: evaluations in a row that must be worse than the best so far.
+        tolerance: how far below the best the last one must be, as a share of it; less is noise.
     """
 
-    def __init__(self, metric: str = "eval_rsum", patience: int = 2) -> None:
+    def __init__(self, metric: str = "eval_rsum", patience: int = 2, tolerance: float = 0.01) -> None:
         self.metric = metric if metric.startswith("eval_") else f"eval_{metric}"
-        self.patience = patience
+        self.patience, self.tolerance = patience, tolerance
         self.noticed = False
 
     def on_train_begin(
@@ -94,11 +95,13 @@ class OverfittingCallback(TrainerCallback):
         best = max(evals, key=lambda entry: entry[self.metric])
         since = evals[evals.index(best) + 1 :]
         loss_then, loss_now = _loss_at(state, best["step"]), _loss_at(state, evals[-1]["step"])
-        if len(since) < self.patience or loss_then is None or loss_now is None or loss_now >= loss_then:
+        now = evals[-1][self.metric]
+        if len(since) < self.patience or now > best[self.metric] * (1 - self.tolerance):
+            return
+        if loss_then is None or loss_now is None or loss_now >= loss_then:
             return
         self.noticed = True
         if state.is_world_process_zero:
-            now = evals[-1][self.metric]
             logger.warning(
                 OVERFITTING,
                 self.metric,
