@@ -64,7 +64,12 @@ def make(folder):
     towers = folder / "outputs" / "sample-towers"
     build_towers(towers)
     _, text = build_towers(towers, ENGLISH)
-    options = ["--config", "examples/configs/sample.yaml", f"model.text={text}", "training.num_train_epochs=1"]
+    options = [
+        "--config",
+        "examples/configs/sample.yaml",
+        f"model.text={text}",
+        "training.num_train_epochs=1",
+    ]
     done = run_python(COMMAND, "train", *options, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "done").touch()
