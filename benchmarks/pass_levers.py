@@ -58,7 +58,7 @@ class Levers:
         self.pixels = image_inputs(self.processor, self.images[:IMAGES])["pixel_values"].to(dtype)
         captions = distinct_captions(self.dataset)
         self.captions = TextInputs(self.processor, captions, LENGTH)
-        self.by_length = np.argsort(storage_order(captions, self.processor, LENGTH))
+        self.by_length = storage_order(captions, self.processor, LENGTH)
         self.network = copy.deepcopy(self.model.vision_model.network).to(dtype).eval()
         self.channels_last = copy.deepcopy(self.network).to(memory_format=torch.channels_last)
         self.pixels_last = self.pixels.to(memory_format=torch.channels_last)

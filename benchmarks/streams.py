@@ -65,9 +65,9 @@ def write_shards(address: str, pairs: int, shards: int) -> None:
     for number in range(shards):
         image, text = (torch.randn(rows, width, generator=generator).bfloat16() for width in WIDTHS.values())
         ids = torch.arange(number * rows, (number + 1) * rows)
-        name = f"{number:05d}-0000.safetensors"
-        folder.write_shard(name, Shard(image, text, torch.arange(rows + 1), ids))
-        listed.append({"name": name, "rows": rows, "captions": rows, "rows_by_captions": {"1": rows}})
+        shard = Shard(image, text, torch.arange(rows + 1), ids)
+        counts = {"rows": rows, "captions": rows, "rows_by_captions": {"1": rows}}
+        listed.append(folder.write_shard(number, 0, vars(shard), **counts))
     total = rows * shards
     folder.write_json(MANIFEST, {"format": FORMAT, "rows": total, "captions": total, "shards": listed})
 
@@ -193,11 +193,15 @@ def compare_extraction(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         draw_images(args.folder, Path(folder), args.images, args.tars)
         print(f"{args.images:,} images, {args.tars} tars, on {os.cpu_count()} cores\n")
-        print("| path | processes | seconds | images/s |\n|---|---:|---:|---:|", flush=True)
+        print(
+            "| path | processes | seconds | images/s | seconds of CPU, start and all |\n|---|---:|---:|---:|---:|",
+            flush=True,
+        )
         for processes in (1, 2):
             environment = {**os.environ, "OMP_NUM_THREADS": str((os.cpu_count() or 2) // processes)}
             for way in ("listing", "tars"):
                 out = f"{folder}/{way}-{processes}"
+                before = cpu_seconds()
                 command = [sys.executable, __file__, "one", way, folder, out, args.model, str(processes)]
                 running = [
                     subprocess.Popen(
@@ -206,7 +210,14 @@ def compare_extraction(args: argparse.Namespace) -> None:
                     for rank in range(processes)
                 ]
                 seconds = max(float(process.communicate()[0].split()[-1]) for process in running)
-                print(f"| {way} | {processes} | {seconds:.1f} | {args.images / seconds:.0f} |", flush=True)
+                rate, cpu = args.images / seconds, cpu_seconds() - before
+                print(f"| {way} | {processes} | {seconds:.1f} | {rate:.0f} | {cpu:.0f} |", flush=True)
+
+
+def cpu_seconds() -> float:
+    """Of all processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def compare_training(args: argparse.Namespace) -> None:

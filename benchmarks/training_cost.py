@@ -40,6 +40,7 @@ from hf_customclip.features.extraction import storage_order
 from hf_customclip.features.items import distinct_captions, distinct_images
 from hf_customclip.features.tower_pass import TowerPass, has_fast_bfloat16, resolve_precision
 from hf_customclip.inference.loading import ImageInputs, TextInputs
+from hf_customclip.training.recipe import MEASURED_HEADS
 
 CPU = torch.device("cpu")
 WORDS, BATCH, EPOCHS, CAPTIONS, LENGTH = 3000, 128, 3, 2, 32
@@ -84,11 +85,12 @@ def make_tokenizer() -> Any:
 
 
 def make_model() -> CustomClipModel:
-    """Random weights, the same in every call."""
+    """The default recipe's heads on towers with random weights, the same in every call."""
     torch.manual_seed(0)
     text = tr.DistilBertConfig(vocab_size=119547)
     vision = {"model_type": "torchvision_backbone", "architecture": "resnet34"}
-    return CustomClipModel(CustomClipConfig(vision_config=vision, text_config=text))
+    config = CustomClipConfig(vision_config=vision, text_config=text, text_pooling="mean", **MEASURED_HEADS)
+    return CustomClipModel(config)
 
 
 def make_processor() -> CustomClipProcessor:
@@ -276,7 +278,7 @@ def pass_parts(
     """Seconds an image of the pass's parts, one by one in this process: loading on one thread, towers on all."""
     images, captions = distinct_images(dataset, folder), distinct_captions(dataset)
     loaders = {"vision": ImageInputs(processor, images), "text": TextInputs(processor, captions, LENGTH)}
-    by_length = np.argsort(storage_order(captions, processor, LENGTH))
+    by_length = storage_order(captions, processor, LENGTH)
     seconds: dict[str, float] = {}
     for tower, items, each in (("vision", np.arange(len(images)), 1), ("text", by_length, CAPTIONS)):
         groups = np.array_split(items, max(1, len(items) // 16))

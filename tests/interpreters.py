@@ -31,6 +31,9 @@ PRELOADED = (
     *("pandas", "pyarrow.dataset", "scipy.optimize", "scipy.stats", "sklearn.metrics", "safetensors.torch"),
     *("aiohttp", "httpx", "requests"),
 )
+COMMAND = "from hf_customclip.cli import main; main()"
+REQUEST, LINE = "request.json", "line"
+FOLDER = "TEST_INTERPRETERS"
 READ_SETTINGS = {"accelerate", "datasets", "evaluate", "hf_customclip", "huggingface_hub", "transformers"}
 
 
@@ -51,19 +54,18 @@ class Python:
         cwd: str | Path | None = None,
         input: str = "",
     ) -> None:
-        server, requests = _server()
+        requests = _server()
         self.folder = Path(tempfile.mkdtemp(dir=requests))
         (self.folder / "stdin").write_text(input)
         request = {
-            "folder": str(self.folder),
             "code": code,
             "arguments": [str(argument) for argument in arguments],
             "env": dict(os.environ if env is None else env),
             "cwd": os.fspath(cwd or os.getcwd()),
         }
-        assert server.stdin is not None
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
+        (self.folder / REQUEST).write_text(json.dumps(request))
+        with open(requests / LINE, "w") as line:
+            line.write(f"{self.folder}\n")
         self.pid = int(self._told("pid", 120))
 
     def _told(self, name: str, timeout: float) -> str:
@@ -120,13 +122,48 @@ def code_of(script: Path) -> str:
     return f"import runpy, sys; sys.argv[0] = {str(script)!r}; sys.path[0] = {str(script.parent)!r}; {run}"
 
 
+def write_commands(folder: Path) -> None:
+    """Put `hf-customclip` and `python SCRIPT` into a folder for PATH, each run in a fork of this process's server."""
+    requests = _server()
+    folder.mkdir()
+    for name in ("hf-customclip", "python"):
+        file = folder / name
+        file.write_text(
+            f"#!{sys.executable}\nimport os, sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            f"os.environ.setdefault({FOLDER!r}, {str(requests)!r})\n"
+            f"from interpreters import run_command\nrun_command({name!r}, sys.argv[1:])\n"
+        )
+        file.chmod(0o755)
+
+
+def run_command(name: str, arguments: list[str]) -> None:
+    """Be that command: its output, its exit status, and ended with this process."""
+    code = COMMAND
+    if name == "python" and arguments[0].startswith("-"):
+        os.execv(sys.executable, [sys.executable, *arguments])
+    if name == "python":
+        code, arguments = code_of(Path(arguments[0]).resolve()), arguments[1:]
+    running = Python(code, *arguments)
+    signal.signal(signal.SIGTERM, lambda *_: running.send_signal(signal.SIGTERM))
+    status = running.wait(3600)
+    sys.stdout.write(running.read("stdout"))
+    sys.stderr.write(running.read("stderr"))
+    sys.stdout.flush()
+    os._exit(status % 256)
+
+
 @cache
-def _server() -> tuple[subprocess.Popen[str], str]:
-    requests = tempfile.mkdtemp(prefix="interpreters-")
-    server = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, text=True)
+def _server() -> Path:
+    """The folder of requests of the server that the environment names, or of one that is started."""
+    if FOLDER in os.environ:
+        return Path(os.environ[FOLDER])
+    requests = Path(tempfile.mkdtemp(prefix="interpreters-"))
+    os.mkfifo(requests / LINE)
+    os.open(requests / LINE, os.O_RDWR)  # stays open: the server reads until this process ends
+    server = subprocess.Popen([sys.executable, __file__], stdin=os.open(requests / LINE, os.O_RDONLY))
     atexit.register(shutil.rmtree, requests, ignore_errors=True)
     atexit.register(server.kill)
-    return server, requests
+    return requests
 
 
 # ---- In the server ----
@@ -141,9 +178,10 @@ def serve() -> dict[str, Any]:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the keepers
     for line in sys.stdin:
         if os.fork() == 0:
-            request = json.loads(line)
-            _keep(Path(request["folder"]))
-            return request
+            folder = Path(line.strip())
+            request: dict[str, Any] = json.loads((folder / REQUEST).read_text())
+            _keep(folder)
+            return {"folder": folder, **request}
     os._exit(0)
 
 

@@ -4,16 +4,16 @@ a model trained on it, a folder of images with titles, and the examples."""
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from datasets import Image, load_dataset
 from filelock import FileLock
+from interpreters import COMMAND, run_python, write_commands
 
 ROOT = Path(__file__).resolve().parents[2]
-CUT = {"train": 160, "validation": 40, "test": 40}
+CUT = {"train": 96, "validation": 24, "test": 24}
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +29,10 @@ def workplace(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+def environment(monkeypatch, tmp_path):
+    write_commands(tmp_path / "bin")
+    places = (tmp_path / "bin", Path(sys.executable).parent, os.environ["PATH"])
+    monkeypatch.setenv("PATH", os.pathsep.join(map(str, places)))
     monkeypatch.setenv("MPLBACKEND", "agg")
 
 
@@ -62,9 +64,13 @@ def make(folder):
     towers = folder / "outputs" / "sample-towers"
     build_towers(towers)
     _, text = build_towers(towers, ENGLISH)
-    command = [sys.executable, "-m", "hf_customclip.cli", "train", "--config", "examples/configs/sample.yaml"]
-    options = [f"model.text={text}", "training.num_train_epochs=1"]
-    done = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True)
+    options = [
+        "--config",
+        "examples/configs/sample.yaml",
+        f"model.text={text}",
+        "training.num_train_epochs=1",
+    ]
+    done = run_python(COMMAND, "train", *options, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     (folder / "done").touch()
 

@@ -3,12 +3,11 @@ YAML is read (and written where its first line names a file). `console` is for w
 machine or an installation, and is not run. Links between pages hold (`make docs` builds the site strictly)."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from interpreters import run_python
 from page_blocks import READ_ONLY, blocks_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +20,7 @@ def test_the_code_of_a_page_runs(page, workplace, hub_environment, monkeypatch):
     if page.name in NEEDS_HUB:
         hub_environment(monkeypatch)
     program = program_of(page, workplace)
-    done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True)
+    done = run_python(program, cwd=workplace, timeout=900)
     assert done.returncode == 0, f"{page.name}:\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -28,7 +29,6 @@ from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.data.pairs import TrainingDataset
 from hf_customclip.features import extraction
 from hf_customclip.features.cache import FeatureCache
-from hf_customclip.features.store import FINISHED
 from hf_customclip.inference import loading
 from hf_customclip.inference.loading import worker_count
 
@@ -43,7 +43,9 @@ def keep(folder: Path, dataset: Dataset, model: Any = None, **options: Any) -> T
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.parent.name: path.read_bytes() for path in folder.glob(f"*/{FINISHED}")}
+    """Of all files of all stores, by store and name."""
+    files = [path for path in folder.glob("*-*/*") if path.name != ".lock"]
+    return {f"{path.parent.name}/{path.name}": path.read_bytes() for path in files}
 
 
 def repeated(dataset: Dataset) -> Dataset:
@@ -91,7 +93,8 @@ def test_workers_write_the_same_bytes(tmp_path: Path, two_threads: None) -> None
     assert worker_count(torch.device("cpu"), 0, 1) == 0
     keep(tmp_path / "none", tiny_dataset(40))
     assert contents(tmp_path / "two") == contents(tmp_path / "none")
-    assert len(contents(tmp_path / "two")) == 2
+    names = {name.split("/")[1] for name in contents(tmp_path / "two")}
+    assert names == {"plan.json", "00000-0000.safetensors", "00001-0000.safetensors", "manifest.json"}
 
 
 def test_an_accelerator_is_fed_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,9 +110,7 @@ def test_an_accelerator_is_fed_by_workers(tmp_path: Path, monkeypatch: pytest.Mo
     assert rows == [40]
     here = keep(tmp_path / "here", tiny_dataset(40))
     for name in ("image_features", "text_features"):
-        torch.testing.assert_close(
-            getattr(kept, name).features, getattr(here, name).features, rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(getattr(kept, name)[:], getattr(here, name)[:], rtol=1e-5, atol=1e-5)
 
 
 def test_workers_for_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,8 +142,8 @@ def test_the_model_and_the_random_numbers_are_left_alone(tmp_path: Path, two_thr
 
 def test_reduced_precision_is_close_and_half_as_big(tmp_path: Path) -> None:
     dataset = tiny_dataset(32)
-    exact = keep(tmp_path / "float32", dataset).image_features.features
-    rough = keep(tmp_path / "bfloat16", dataset, precision="bfloat16").image_features.features
+    exact = keep(tmp_path / "float32", dataset).image_features[:]
+    rough = keep(tmp_path / "bfloat16", dataset, precision="bfloat16").image_features[:]
     assert rough.dtype == torch.bfloat16
     error = (rough.float() - exact).norm(dim=1) / exact.norm(dim=1)
     assert 0 < error.max() < 0.05
@@ -255,7 +256,16 @@ def test_cached_rows_are_mapped_anew_in_a_spawned_worker(tmp_path: Path) -> None
     rows = keep(tmp_path, tiny_dataset(200)).image_features
     pickled = pickle.dumps(rows)
     assert len(pickled) < rows.features.nbytes / 2
-    assert torch.equal(pickle.loads(pickled)[0:200], rows[0:200])
+    again = pickle.loads(pickled)
+    assert torch.equal(again[0:200], rows[0:200]) and torch.equal(again.features.to("cpu"), rows[0:200])
+
+
+def test_one_row_a_slice_and_rows_in_any_order(tmp_path: Path) -> None:
+    rows = keep(tmp_path, tiny_dataset(200)).image_features
+    on_device = rows.on(torch.device("cpu"))
+    for chosen in (7, 199, slice(60, 140), np.array([150, 3, 70, 3])):
+        assert torch.equal(rows[chosen], on_device[chosen])
+    assert rows[7].shape == (32,) and rows[np.array([7])].shape == (1, 32)
 
 
 def test_progress_is_quiet_when_piped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

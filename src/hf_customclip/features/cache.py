@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from huggingface_hub import constants
 from transformers.utils import logging
 
-from ..data.data_collator import ContrastiveCollator
 from ..data.pairs import CaptionTable, RetrievalDataset, TrainingDataset, check_columns
 from ..inference.loading import worker_count
 from ..modeling.freezing_custom_clip import TOWERS, is_trained
 from .cached_rows import CachedRows
-from .extraction import fill, pixel_batch_bytes, storage_order, unreadable_error
+from .extraction import filled, pixel_batch_bytes
 from .items import Captions, Images, data_name, distinct_captions, distinct_images
-from .keys import has_random_tokens, tower_ingredients, tower_weights_digest
-from .layout import DTYPES, Layout
+from .keys import tower_ingredients, tower_weights_digest
+from .reasons import check_readable, reason_against
+from .shard_folder import DTYPES, FEATURES_OF
 from .store import FeatureStore, Stored, StoreSpec
 from .teacher import teacher_embeddings
 from .tower_pass import TowerPass, feature_width, resolve_precision
@@ -30,7 +30,6 @@ from .views import ImagesInView
 
 logger = logging.get_logger(__name__)
 
-FEATURES_OF = {"vision": "image_features", "text": "text_features"}
 # Of the accelerator's free memory, at most so much is taken for the features of one data set.
 DEVICE_MEMORY_SHARE = 0.25
 NAMES_SHOWN = 20
@@ -218,12 +217,11 @@ class FeatureCache:
             readable = np.flatnonzero(~np.isin(images.index, list(stored.unreadable)))
             self._report_unreadable(stored, len(dataset) - len(readable))
             dataset, rows = dataset.select(readable), rows[readable]
-        return dataset, CachedRows(stored.features, rows, stored.file)
+        return dataset, CachedRows(stored.features, rows)
 
     def _report_unreadable(self, stored: Stored, rows: int) -> None:
         reasons = list(stored.unreadable.values())
-        if self.unreadable == "error":
-            raise unreadable_error(reasons)
+        check_readable(reasons, self.unreadable)
         names = "; ".join(reasons[:NAMES_SHOWN]) + ("; …" if len(reasons) > NAMES_SHOWN else "")
         self._say(
             f"{len(reasons)} image(s) cannot be read and are left out, {rows} row(s) with them: {names}"
@@ -251,7 +249,9 @@ class FeatureCache:
                 "precision": DTYPES[dtype],
             },
             about={"model": _tower_name(model, tower), "data": data_name(dataset)},
-            layout=Layout(len(items), feature_width(model, tower), dtype),
+            count=len(items),
+            width=feature_width(model, tower),
+            dtype=dtype,
         )
         run = partial(TowerPass, model, tower, dtype, self.device)
         return self.filled(spec, items, run, model, collator.processor, collator.max_text_length)
@@ -266,40 +266,16 @@ class FeatureCache:
         max_text_length: int,
     ) -> Stored:
         """The store of what `make_run` makes a pass for, opened or filled first."""
-        store = FeatureStore(self.folder, spec)
-        while (stored := store.open()) is None:
-            store.begin(lambda: storage_order(items, processor, max_text_length))
-            fill(
-                store,
-                items,
-                make_run(),
-                processor,
-                max_text_length,
-                num_workers=worker_count(self.device, self.workers, pixel_batch_bytes(model)),
-                unreadable=self.unreadable,
-                show_progress=self.is_main and self.show_progress,
-            )
-        return stored
-
-
-def reason_against(
-    tower: str, model: Any, collator: Any, dataset: Dataset | IterableDataset, image_transform: Any = None
-) -> str | None:
-    """Why a tower's outputs cannot stand in for its inputs, in a few words; None where they can."""
-    if not hasattr(model, "pool_image"):
-        return f"the model is a {type(model).__name__}, not a CustomClipModel"
-    if type(collator) is not ContrastiveCollator or collator.processor is None:
-        return "its inputs are prepared by a data_collator of your own"
-    if isinstance(dataset, Dataset) and len(dataset) == 0:
-        return "the data set is empty"
-    module = getattr(model, f"{tower}_model")
-    if is_trained(module):
-        return "it is trained"
-    if tower == "vision" and image_transform is not None:
-        return "the training images are augmented"
-    if tower == "text" and has_random_tokens(collator.processor.tokenizer):
-        return "its tokenizer cuts words at random"
-    return None
+        return filled(
+            FeatureStore(self.folder, spec),
+            items,
+            make_run,
+            processor,
+            max_text_length,
+            num_workers=worker_count(self.device, self.workers, pixel_batch_bytes(model)),
+            unreadable=self.unreadable,
+            show_progress=self.is_main and self.show_progress,
+        )
 
 
 def not_cached(setting: str) -> ValueError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._files import read_json
-from .store import MANIFEST, PARTIAL, START, WORK, read_manifest
+from .shard_folder import MANIFEST, PLAN
 
 STORE_NAME = re.compile(r"(vision|text)-[0-9a-f]{32}")
 
@@ -62,7 +62,7 @@ def clear_stores(folder: Path, key: str | None = None) -> list[StoreInfo]:
 
 def _info(path: Path) -> StoreInfo:
     tower, key = path.name.split("-")
-    found = read_manifest(path) or read_json(path / WORK / START) or {}
+    found = read_json(path / MANIFEST) or read_json(path / PLAN) or {}
     return StoreInfo(
         tower=tower,
         key=key,
@@ -72,5 +72,5 @@ def _info(path: Path) -> StoreInfo:
         width=found.get("width", 0),
         dtype=found.get("dtype", ""),
         size=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()),
-        complete=(path / MANIFEST).exists() and not (path / PARTIAL).exists(),
+        complete=(path / MANIFEST).exists(),
     )

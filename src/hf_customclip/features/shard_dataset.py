@@ -90,7 +90,7 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
     def shard(self, number: int) -> Shard:
         """A shard; the last few that were asked for stay open."""
         if number not in self._open:
-            self._open[number] = self.folder.read_shard(self.manifest["shards"][number]["name"])
+            self._open[number] = Shard(**self.folder.read_tensors(self.manifest["shards"][number]["name"]))
             if len(self._open) > 2 * BLOCK_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)

@@ -21,11 +21,10 @@ from ..data.data_collator import ContrastiveCollator
 from ..inference.encode import batched, process_state
 from ..inference.loading import RowImages, TextInputs, batch_size, load_batches, worker_count
 from ..modeling.freezing_custom_clip import TOWERS
-from .cache import reason_against
-from .extraction import pixel_batch_bytes, unreadable_error
+from .extraction import pixel_batch_bytes
 from .keys import tower_ingredients
-from .layout import DTYPES
-from .shard_folder import FORMAT, MANIFEST, PLAN, WORK, Shard, ShardFolder
+from .reasons import check_readable, reason_against
+from .shard_folder import DTYPES, FORMAT, MANIFEST, PLAN, Shard, ShardFolder
 from .tower_pass import TowerPass, feature_width, resolve_precision
 
 SHARD_ROWS = 8192
@@ -153,25 +152,22 @@ class _Extraction:
 
         shards: list[dict[str, Any]] = []
         problems: list[str] = []
-        kept: list[int] = []
+        kept: list[dict[str, Any]] = []
         features: list[torch.Tensor] = []
         for batch in self._batches("vision", RowImages(self.collator.processor), batches()):
-            problems += [f"{error.name} ({error.reason})" for error in batch.unreadable.values()]
-            if problems and self.unreadable == "error":
-                raise unreadable_error(problems)
+            problems += batch.reasons.values()
+            check_readable(problems, self.unreadable)
+            of_batch = [waiting.pop(number) for number in batch.numbers]
             if batch.inputs:
                 features.append(batch.inputs["outputs"].cpu())
-                kept += [batch.numbers[place] for place in batch.readable]
-            bar.update(len(batch.numbers))
+                kept += [of_batch[place] for place in batch.readable]
+            bar.update(len(of_batch))
             if len(kept) >= SHARD_ROWS:
-                shards.append(self._write(item, len(shards), features, [waiting[n] for n in kept]))
-                for number in [n for n in waiting if n <= batch.numbers[-1]]:
-                    del waiting[number]
+                shards.append(self._write(item, len(shards), features, kept))
                 kept, features = [], []
         if kept:
-            shards.append(self._write(item, len(shards), features, [waiting[n] for n in kept]))
-        record = {"shards": shards, "unreadable": len(problems), "examples": problems[:20]}
-        self.folder.write_json(f"{WORK}/{item:05d}.json", record)
+            shards.append(self._write(item, len(shards), features, kept))
+        self.folder.record(item, shards, problems)
 
     def _write(
         self, item: int, part: int, features: list[torch.Tensor], rows: list[dict[str, Any]]
@@ -183,10 +179,10 @@ class _Extraction:
             first=torch.tensor([0, *counts]).cumsum(0),
             image_ids=torch.tensor([_id_number(row["id"]) for row in rows]),
         )
-        name = f"{item:05d}-{part:04d}.safetensors"
-        self.folder.write_shard(name, shard)
         by_count = {str(count): rows for count, rows in sorted(Counter(counts).items())}
-        return {"name": name, "rows": len(rows), "captions": sum(counts), "rows_by_captions": by_count}
+        return self.folder.write_shard(
+            item, part, vars(shard), rows=len(rows), captions=sum(counts), rows_by_captions=by_count
+        )
 
     def _texts(self, texts: list[str]) -> torch.Tensor:
         """(texts, width); equal texts once, and those of nearly equal length together."""

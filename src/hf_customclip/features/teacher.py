@@ -14,7 +14,6 @@ from ..inference.load_model import load_model
 from .cached_rows import CachedRows
 from .items import Captions, Images, data_name, distinct_captions, distinct_images
 from .keys import teacher_ingredients
-from .layout import Layout
 from .store import StoreSpec
 
 if TYPE_CHECKING:
@@ -65,7 +64,9 @@ def teacher_embeddings(
             tower=tower,
             ingredients={**ingredients, "data": of_tower.digest},
             about={"model": f"teacher {name}", "data": data_name(dataset)},
-            layout=Layout(len(of_tower), width, torch.float32),
+            count=len(of_tower),
+            width=width,
+            dtype=torch.float32,
         )
         stored = cache.filled(spec, of_tower, lambda: run, model, processor, length)
         embeds.append(stored.rows(of_tower))

@@ -42,6 +42,11 @@ class LoadedBatch:
         """The places in `numbers` of those that can be read."""
         return [place for place, number in enumerate(self.numbers) if number not in self.unreadable]
 
+    @property
+    def reasons(self) -> dict[int, str]:
+        """Names of those that cannot be read and why, by number."""
+        return {number: f"{error.name} ({error.reason})" for number, error in self.unreadable.items()}
+
     def pin_memory(self) -> LoadedBatch:
         """Called by torch's loader."""
         return replace(self, inputs={name: value.pin_memory() for name, value in self.inputs.items()})
