@@ -74,7 +74,7 @@ def main() -> None:
             mapped = MappedFeatures(files, "features")
             ways: list[Gather] = [
                 lambda rows, one=one: one[torch.from_numpy(rows)],  # type: ignore[misc]
-                mapped.__getitem__,
+                lambda rows, mapped=mapped: mapped[torch.from_numpy(rows)],  # type: ignore[misc]
                 by_part(mapped),
             ]
             for size in (32, 128, 1024):

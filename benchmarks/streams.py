@@ -65,7 +65,7 @@ def write_shards(address: str, pairs: int, shards: int) -> None:
     for number in range(shards):
         image, text = (torch.randn(rows, width, generator=generator).bfloat16() for width in WIDTHS.values())
         ids = torch.arange(number * rows, (number + 1) * rows)
-        shard = Shard(image, text, torch.arange(rows + 1), ids)
+        shard = Shard(image, text, torch.arange(rows + 1), ids, ids)
         counts = {"rows": rows, "captions": rows, "rows_by_captions": {"1": rows}}
         listed.append(folder.write_shard(number, 0, vars(shard), **counts))
     total = rows * shards

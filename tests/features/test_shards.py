@@ -4,9 +4,10 @@ Pinned: shards hold the towers' own outputs for every row and caption, once, wha
 with fewer source shards than processes; killed at random, the bytes are those of a run never killed, on a local disk
 and on an object store; unreadable images are counted and named, or stop it; other towers are refused, for the
 extraction and for training; batches of pairs and of images hold no image twice over all processes, every chosen
-caption is shown once an epoch whatever the batch size, and the length is exact; batches of images train as the
-listing path's; resumed in mid-epoch, training ends with the weights of a run never stopped; sums of
-canonical correlation are those of the listing path; a stream itself is refused in a sentence.
+caption is shown once an epoch whatever the batch size, and the length is exact; batches tell which captions are equal
+(case and blanks aside) whatever their shards, as the listing path's do, and shards made before that are still read;
+batches of images train as the listing path's; resumed in mid-epoch, training ends with the weights of a run never
+stopped; sums of canonical correlation are those of the listing path; a stream itself is refused in a sentence.
 """
 
 from __future__ import annotations
@@ -250,6 +251,55 @@ def test_images_with_their_captions(repeated: FeatureShards) -> None:
     assert torch.equal(pairs["image_ids"], batch["text_image_ids"])
     assert torch.equal(pairs["text_features"], batch["text_features"])
     assert torch.equal(pairs["image_features"][::2], batch["image_features"])
+
+
+@pytest.fixture
+def shop() -> Dataset:
+    """Four images, the first and the last with one title."""
+    captions = [
+        ["a red mug", "for coffee"],
+        ["a plate", "for soup"],
+        ["a jug", "for tea"],
+        ["A  Red mug", "old"],
+    ]
+    return tiny_dataset(4).remove_columns("captions").add_column("captions", captions)
+
+
+def test_equal_captions_are_told_as_by_the_listing_path(tmp_path: Path, shop: Dataset) -> None:
+    extract(tmp_path / "shards", shop.to_iterable_dataset(num_shards=4))  # an image a shard
+    shards = FeatureShards(str(tmp_path / "shards"), "images")
+    images = [((row << 32), (row << 32) + 1) for row in range(4)]
+    batch = shards.__getitems__(images)
+    a, b, c, d, e, f, g, h = batch["caption_ids"].tolist()
+    assert a == g and len({a, b, c, d, e, f, h}) == 7
+    assert shards.__getitems__([images[3][0], images[1][1], images[0][0]])["caption_ids"].tolist() == [
+        a,
+        d,
+        a,
+    ]
+    cache = FeatureCache(mode="always", folder=tmp_path / "cache", precision="float32", show_progress=False)
+    listed = cache.training_items(tiny_model(), shop, ContrastiveCollator(tiny_processor(), 32))
+    of_listing = listed.__getitems__([(0, (2 * row, 2 * row + 1)) for row in range(4)])
+    assert set(of_listing) == set(batch)
+    trainer = make_trainer(tmp_path, model=tiny_model(projection_dropout=0.0))
+    with torch.no_grad():
+        losses = [float(trainer.compute_loss(trainer.model.eval(), found)) for found in (batch, of_listing)]
+        del batch["caption_ids"]
+        assert losses[0] == pytest.approx(losses[1]) != float(trainer.compute_loss(trainer.model, batch))
+
+
+def test_shards_made_before_they_told_equal_captions(tmp_path: Path) -> None:
+    manifest, folder = extract(tmp_path), ShardFolder(str(tmp_path))
+    pairs = [5, (1 << 32) + 3]
+    batch = FeatureShards(str(tmp_path)).__getitems__(pairs)
+    for shard in manifest["shards"]:
+        tensors = {name: of.clone() for name, of in folder.read_tensors(shard["name"]).items()}
+        del tensors["caption_ids"]
+        folder.write_tensors(shard["name"], tensors)
+    folder.write_json(MANIFEST, {**manifest, "format": 1})
+    before = FeatureShards(str(tmp_path)).__getitems__(pairs)
+    assert batch.keys() - before.keys() == {"caption_ids"}
+    assert all(torch.equal(batch[name], before[name]) for name in before)
 
 
 def test_drawn_pairs(repeated: FeatureShards) -> None:

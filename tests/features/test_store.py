@@ -91,9 +91,9 @@ def test_rows_of_many_parts_in_any_order(tmp_path: Path, dtype: torch.dtype) -> 
     fill(store)
     features, rng = opened(store).features, np.random.default_rng(0)
     for count in (0, 1, 2, 50, 300):
-        rows = rng.integers(0, COUNT, count)
+        rows = torch.from_numpy(rng.integers(0, COUNT, count))
         found = features[rows]
-        assert found.dtype == dtype and torch.equal(found, FEATURES.to(dtype)[torch.from_numpy(rows)])
+        assert found.dtype == dtype and torch.equal(found, FEATURES.to(dtype)[rows])
         found.zero_()  # a copy: what is stored stays
     assert torch.equal(features.to("cpu"), FEATURES.to(dtype))
 

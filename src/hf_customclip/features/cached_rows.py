@@ -37,7 +37,7 @@ class MappedFeatures:
         """Of all features."""
         return sum(part.nbytes for part in self.parts)
 
-    def __getitem__(self, rows: np.ndarray) -> torch.Tensor:
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
         """(count, width), a copy."""
         if len(rows) == 0:
             return self.parts[0][:0]
@@ -78,7 +78,7 @@ class CachedRows:
     def __getitem__(self, rows: int | slice | np.ndarray) -> torch.Tensor:
         """(width,) for one row, (count, width) for several."""
         chosen = self.index[rows]
-        found = self.features[np.atleast_1d(chosen)]
+        found = self.features[torch.from_numpy(np.atleast_1d(chosen))]
         return found[0] if np.ndim(chosen) == 0 else found
 
     def on(self, device: torch.device) -> CachedRows:

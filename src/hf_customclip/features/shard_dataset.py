@@ -50,6 +50,8 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
                 "all shards are there."
             )
         self.manifest = manifest
+        # Shards of format 1 do not tell which captions are equal.
+        self._of_captions = ("text_features", "caption_ids")[: manifest["format"]]
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
     def in_batches_of(self, batch_of: str) -> FeatureShards:
@@ -65,12 +67,12 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
     def __getitems__(self, items: list[int] | list[tuple[int, ...]]) -> dict[str, torch.Tensor]:
         """The batch of these pairs, or of these images with captions."""
         if not isinstance(items[0], tuple):
-            return self._gather(items, ("image_ids", "image_features", "text_features"))
+            return self._gather(items, ("image_ids", "image_features", *self._of_captions))
         images: list[Any] = list(items)
         batch = self._gather([captions[0] for captions in images], ("image_ids", "image_features"))
         counts = torch.tensor([len(captions) for captions in images])
         batch["text_image_ids"] = batch["image_ids"].repeat_interleave(counts)
-        return batch | self._gather(list(chain(*images)), ("text_features",))
+        return batch | self._gather(list(chain(*images)), self._of_captions)
 
     def _gather(self, captions: Any, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
         numbers = np.asarray(captions, dtype=np.int64)
@@ -81,7 +83,7 @@ class FeatureShards(torch.utils.data.Dataset[Any]):
             chosen = torch.from_numpy(places[mine.numpy()])
             rows = torch.searchsorted(shard.first, chosen, right=True) - 1
             for name in names:
-                values = getattr(shard, name)[chosen if name == "text_features" else rows]
+                values = getattr(shard, name)[chosen if name in self._of_captions else rows]
                 if name not in batch:
                     batch[name] = values.new_empty((len(numbers), *values.shape[1:]))
                 batch[name][mine] = values

@@ -18,6 +18,7 @@ from datasets.distributed import split_dataset_by_node
 from tqdm.auto import tqdm
 
 from ..data.data_collator import ContrastiveCollator
+from ..data.shared_captions import normalised
 from ..inference.encode import batched, process_state
 from ..inference.loading import RowImages, TextInputs, batch_size, load_batches, worker_count
 from ..modeling.freezing_custom_clip import TOWERS
@@ -173,11 +174,13 @@ class _Extraction:
         self, item: int, part: int, features: list[torch.Tensor], rows: list[dict[str, Any]]
     ) -> dict[str, Any]:
         counts = [len(row["captions"]) for row in rows]
+        captions = [text for row in rows for text in row["captions"]]
         shard = Shard(
             image_features=torch.cat(features),
-            text_features=self._texts([text for row in rows for text in row["captions"]]),
+            text_features=self._texts(captions),
             first=torch.tensor([0, *counts]).cumsum(0),
-            image_ids=torch.tensor([_id_number(row["id"]) for row in rows]),
+            image_ids=torch.tensor([_number(row["id"]) for row in rows]),
+            caption_ids=torch.tensor([_number(normalised(text)) for text in captions]),
         )
         by_count = {str(count): rows for count, rows in sorted(Counter(counts).items())}
         return self.folder.write_shard(
@@ -203,6 +206,6 @@ def _identity(row: Mapping[str, Any]) -> str:
     return str(row.get("group_id") or row["image_id"])
 
 
-def _id_number(image_id: str) -> int:
-    """63 bits of the id's hash: among a billion images two collide once in twenty times."""
-    return xxhash.xxh3_64_intdigest(image_id.encode()) >> 1
+def _number(name: str) -> int:
+    """63 bits of its hash: among a billion images two collide once in twenty times."""
+    return xxhash.xxh3_64_intdigest(name.encode()) >> 1

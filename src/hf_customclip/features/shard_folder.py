@@ -48,12 +48,14 @@ class Shard:
         text_features: (captions, width).
         first: (rows + 1,) where each row's captions begin.
         image_ids: (rows,) a number for each image.
+        caption_ids: (captions,) the same number for equal captions; None in shards of format 1.
     """
 
     image_features: torch.Tensor
     text_features: torch.Tensor
     first: torch.Tensor
     image_ids: torch.Tensor
+    caption_ids: torch.Tensor | None = None
 
 
 class ShardFolder:
