@@ -80,7 +80,13 @@ class Publisher:
             self.trainer.push_to_hub(commit_message=self._progress_message())
 
     def push(
-        self, message: str | None, blocking: bool, token: str | None, revision: str | None, **card: Any
+        self,
+        message: str | None,
+        blocking: bool,
+        token: str | None,
+        revision: str | None,
+        private: bool | None,
+        **card: Any,
     ) -> PushResult | Future[PushResult] | None:
         """Save the model with its card to `output_dir` and publish that folder.
 
@@ -92,6 +98,8 @@ class Publisher:
             PublishError: it was not published; the model is saved in `output_dir`.
         """
         self._announce()
+        if self.trainer.hub_model_id is None:
+            self.prepare_repo(token, private)
         self.trainer.save_model(_internal_call=True)
         if not self._is_main():
             return None

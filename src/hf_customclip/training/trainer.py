@@ -467,9 +467,7 @@ class CustomClipTrainer(Trainer):
         **kwargs: Any,
     ) -> Any:
         """Save the model with its card to `output_dir` and publish that folder (see `Publisher.push`)."""
-        if self.hub_model_id is None:
-            self.init_hf_repo(token, private)
-        return self.publisher.push(commit_message, blocking, token, revision, **kwargs)
+        return self.publisher.push(commit_message, blocking, token, revision, private, **kwargs)
 
     def create_model_card(
         self, *unused: Any, license: str | None = None, dataset: Any = None, **also_unused: Any
