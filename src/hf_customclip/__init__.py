@@ -25,22 +25,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULE_OF = {
-    "CustomClipConfig": "modeling.configuration_custom_clip",
-    "CustomClipModel": "modeling.modeling_custom_clip",
-    "CustomClipOutput": "modeling.modeling_custom_clip",
-    "CustomClipProcessor": "modeling.processing_custom_clip",
-    "CustomClipTrainer": "training.trainer",
-    "CustomClipTrainingArguments": "training.training_args",
-    "create_model": "training.recipe",
-    "Moderator": "moderation.moderator",
-    "ImageIndex": "search.index",
-    "load_image_text_dataset": "data.load",
-    "load_model": "inference.load_model",
-    "TorchvisionBackboneConfig": "modeling.configuration_custom_clip",
-    "TorchvisionBackboneModel": "modeling.modeling_torchvision_backbone",
+_NAMES_IN = {
+    "data.load": ("load_image_text_dataset",),
+    "inference.load_model": ("load_model",),
+    "modeling.configuration_custom_clip": ("CustomClipConfig", "TorchvisionBackboneConfig"),
+    "modeling.modeling_custom_clip": ("CustomClipModel", "CustomClipOutput"),
+    "modeling.modeling_torchvision_backbone": ("TorchvisionBackboneModel",),
+    "modeling.processing_custom_clip": ("CustomClipProcessor",),
+    "moderation.moderator": ("Moderator",),
+    "search.index": ("ImageIndex",),
+    "training.recipe": ("create_model",),
+    "training.trainer": ("CustomClipTrainer",),
+    "training.training_args": ("CustomClipTrainingArguments",),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES_IN)
 
 register_when_needed()

@@ -1,15 +1,16 @@
 """Names of a package that are imported when first used: torch and transformers take seconds, and many commands,
 `--help` first of all, need neither."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 
 def lazy_names(
-    package: str, module_of: Mapping[str, str]
+    package: str, names_in: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """`__getattr__`, `__dir__` and `__all__` for the package, by its public names and the modules they are in."""
+    """`__getattr__`, `__dir__` and `__all__` for the package, by its modules and the public names in each."""
+    module_of = {name: module for module, names in names_in.items() for name in names}
 
     def get(name: str) -> Any:
         if name not in module_of:

@@ -8,6 +8,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def export_onnx(
             vision = _ImageEncoder(model, bank.text_embeds if bank else None)
             graphs.insert(0, (VISION_FILE, vision, _images, _image_metadata(model, processor)))
         else:
-            text_metadata["made_by"] = only_text_of.to_dict()
+            text_metadata["made_by"] = asdict(only_text_of)
         for file, encoder, inputs, metadata in graphs:
             _write_graph(part / file, encoder, inputs(processor, 2), metadata, model)
             checks = [inputs(processor, count) for count in (1, 3)]

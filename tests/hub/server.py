@@ -88,10 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             getattr(self, "_" + name)()
             self.hub.faults.served(stage)
         except HubError as error:
-            headers = {
-                "X-Error-Message": error.message,
-                **({"X-Error-Code": error.code} if error.code else {}),
-            }
+            code = {"X-Error-Code": error.code} if error.code else {}
+            headers = {"X-Error-Message": error.message, **code}
             self._json({"error": error.message, "url": self.hub.endpoint + error.path}, error.status, headers)
         except Dropped:
             self.close_connection = True
@@ -161,10 +159,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _create_repo(self) -> None:
         asked, user = json.loads(self.body), self._member()
-        kind, repo_id = (
-            asked.get("type") or "model",
-            f"{asked.get('organization') or user.name}/{asked['name']}",
-        )
+        kind = asked.get("type") or "model"
+        repo_id = f"{asked.get('organization') or user.name}/{asked['name']}"
         private = asked.get("private") or asked.get("visibility") == "private"
         self.hub.store.create(user, kind, repo_id, bool(private))
         prefix = "" if kind == "model" else f"{kind}s/"
@@ -267,9 +263,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _commits(self) -> None:
         history = self._repo("readable").history(self.args["rev"])
-        self._json(
-            [{"id": c.oid, "title": c.title, "message": "", "date": c.date, "authors": []} for c in history]
-        )
+        about = {"message": "", "authors": []}
+        self._json([{"id": c.oid, "title": c.title, "date": c.date, **about} for c in history])
 
     def _repo_info(self) -> None:
         repo = self._repo("readable")

@@ -25,9 +25,9 @@ from hf_customclip.hub import (
     describe_data,
     render_model_card,
     write_model_card,
-)
+)  # fmt: skip
 from hf_customclip.hub.check_folder import published_files
-from hf_customclip.hub.model_card import RESULTS_FILE, template_path, training_settings
+from hf_customclip.hub.model_card import template_path, training_settings
 from hf_customclip.hub.results import newest_results
 
 from .folders import save_ready, seeded_model
@@ -135,9 +135,8 @@ def test_tables_and_blocks_are_well_formed() -> None:
         assert {cells(line) for line in table} == {cells(table[0])}, table
         assert re.fullmatch(r"\|(-+\|)+", table[1])
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert (
-        len(blocks) == 6
-    )  # model, pipeline with and without the plugin, search, embeddings, sentence-transformers
+    # model, pipeline with and without the plugin, search, embeddings, sentence-transformers
+    assert len(blocks) == 6
     for block in blocks:
         ast.parse(block)
     assert "\n\n\n" not in text and not re.search(r"\{[{%]", text) and "None" not in text
@@ -148,15 +147,7 @@ def test_nothing_is_invented(tmp_path: Path) -> None:
     tower.mkdir()
     card = render_model_card(config(text_name=str(tower), vision_name=str(tower)), "alice/m")
     text = str(card)
-    for absent in (
-        "## Data",
-        "## Training",
-        "## Retrieval",
-        "Captions were in",
-        "Flickr",
-        str(tmp_path),
-        "R@1",
-    ):
+    for absent in ("## Data", "## Training", "## Retrieval", "Captions were", "Flickr", str(tmp_path), "R@1"):
         assert absent not in text, absent
     assert "none were measured" in text
     assert set(card.data.to_dict()) == {"license", "library_name", "pipeline_tag", "tags"}
@@ -201,18 +192,12 @@ def test_well_known_data_are_recognised(
     assert data.languages == (("en",) if terms else ())
 
 
-def test_an_existing_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "data/flickr30k").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert describe_data("data/flickr30k").hub_id is None
-
-
 def test_the_licence_asked_for_wins() -> None:
     card = render_model_card(config(), "alice/m", data=FLICKR, license="cc-by-nc-4.0")
     assert card.data.to_dict()["license"] == "cc-by-nc-4.0" and "license_name" not in card.data.to_dict()
 
 
-def test_sigmoid_linear_and_partly_frozen_are_said() -> None:
+def test_sigmoid_linear_partly_frozen_and_timm_are_said() -> None:
     changed = config(
         loss_type="sigmoid", projection_type="linear", text_unfrozen_groups=2, freeze_vision=False
     )
@@ -220,46 +205,33 @@ def test_sigmoid_linear_and_partly_frozen_are_said() -> None:
     assert "sigmoid (SigLIP's)" in text and "one linear layer for each tower" in text
     assert "frozen but for the last 2 layer groups" in text and "zhai2023sigmoid" in text
     assert re.search(r"\| image \| .* \| trained \|", text)
+    timm = {"model_type": "timm_wrapper", "architecture": "tf_efficientnet_lite0"}
+    card = str(render_model_card(CustomClipConfig(vision_config=timm), "a/m"))
+    assert "| image | timm's `tf_efficientnet_lite0` |" in card
 
 
-def test_a_long_history_is_thinned_to_its_last() -> None:
-    history = [{"loss": 5 - i / 100, "step": i} for i in range(100)]
-    (table,) = [
-        t for t in tables(str(render_model_card(config(), "a/m", log_history=history))) if "step" in t[0]
-    ]
-    assert 6 <= len(table) - 2 <= 12 and table[-1].startswith("| 99 |")
+def test_a_history_is_thinned_to_its_last_and_a_step_has_one_row_the_first() -> None:
+    def table_of(history: list[dict[str, float]]) -> list[str]:
+        card = str(render_model_card(config(), "a/m", log_history=history))
+        (table,) = [found for found in tables(card) if "step" in found[0]]
+        return table
 
-
-def test_a_step_has_one_row_the_first() -> None:
-    """The evaluation after training is of the best model, whose step it is not."""
-    again = {"step": 40, "epoch": 2.0, "eval_loss": 4.0}
-    (table,) = [
-        t
-        for t in tables(str(render_model_card(config(), "a/m", log_history=[*HISTORY, again])))
-        if "step" in t[0]
-    ]
-    assert len(table) == 4 and table[-1].startswith("| 2 | 40 | 4.1 | 4.2 |")
-
-
-def test_a_timm_tower_is_named() -> None:
-    made = CustomClipConfig(
-        vision_config={"model_type": "timm_wrapper", "architecture": "tf_efficientnet_lite0"}
-    )
-    assert "| image | timm's `tf_efficientnet_lite0` |" in str(render_model_card(made, "a/m"))
+    long = table_of([{"loss": 5 - i / 100, "step": i} for i in range(100)])
+    assert 6 <= len(long) - 2 <= 12 and long[-1].startswith("| 99 |")
+    # The evaluation after training is of the best model, whose step it is not.
+    twice = table_of([*HISTORY, {"step": 40, "epoch": 2.0, "eval_loss": 4.0}])
+    assert len(twice) == 4 and twice[-1].startswith("| 2 | 40 | 4.1 | 4.2 |")
 
 
 def test_parameters_are_counted_as_torch_counts_them(tmp_path: Path) -> None:
     model = seeded_model()
     model.save_pretrained(tmp_path)
     tensors = read_headers(weight_files(tmp_path))
-    expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert count_parameters(tensors, model.config.to_dict()) == (
-        expected,
-        sum(p.numel() for p in model.parameters()),
-    )
-    model.unfreeze("text")
-    expected = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert count_parameters(tensors, model.config.to_dict())[0] == expected
+    for change in (model.freeze, lambda: model.unfreeze("text")):
+        change()
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in model.parameters())
+        assert count_parameters(tensors, model.config.to_dict()) == (trained, total)
     model.freeze()
     model.unfreeze("text", last_groups=1)
     assert count_parameters(tensors, model.config.to_dict())[0] is None
@@ -274,10 +246,17 @@ def test_settings_leave_out_what_says_nothing() -> None:
     assert "epochs" not in training_settings({**arguments, "max_steps": 50})
 
 
+def left_by_a_run(folder: Path, **files: object) -> Path:
+    """A model's folder with JSON files of these names."""
+    save_ready(folder)
+    for name, value in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(value))
+    return folder
+
+
 def test_a_folders_card_tells_what_lies_in_it(tmp_path: Path) -> None:
-    folder = save_ready(tmp_path)
-    (folder / "training_args.json").write_text(json.dumps({"learning_rate": 0.5, "output_dir": "/secret"}))
-    (folder / "trainer_state.json").write_text(json.dumps({"log_history": HISTORY}))
+    arguments = {"learning_rate": 0.5, "output_dir": "/secret"}
+    folder = left_by_a_run(tmp_path, training_args=arguments, trainer_state={"log_history": HISTORY})
     write_model_card(folder, "alice/m", data=DataDescription("Ten birds", languages=("de",)))
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert "Trained on Ten birds." in text and "Captions were in German." in text
@@ -287,11 +266,9 @@ def test_a_folders_card_tells_what_lies_in_it(tmp_path: Path) -> None:
 
 
 def test_a_run_wrote_down_its_data_and_numbers(tmp_path: Path) -> None:
-    folder = save_ready(tmp_path)
     history = [*HISTORY, {f"test_{name}": value for name, value in METRICS.items()} | {"step": 40}]
-    (folder / "trainer_state.json").write_text(json.dumps({"log_history": history}))
     described = dataclasses.asdict(DataDescription("Ten birds", splits={"train": 8}, languages=("de",)))
-    (folder / "data.json").write_text(json.dumps(described))
+    folder = left_by_a_run(tmp_path, trainer_state={"log_history": history}, data=described)
     write_model_card(folder, "alice/m")
     card = ModelCard.load(folder / "README.md")
     assert "Trained on Ten birds." in card.text and card.data.language == ["de"]
@@ -302,25 +279,31 @@ def test_a_run_wrote_down_its_data_and_numbers(tmp_path: Path) -> None:
 
 
 def test_what_the_run_measured_of_the_saved_model_wins(tmp_path: Path) -> None:
-    folder = save_ready(tmp_path)
     entry = {"split": "test", "num_images": 8, "num_captions": 16, "metrics": METRICS}
-    (folder / RESULTS_FILE).write_text(json.dumps([entry]))
-    other = {f"test_{name}": 0.5 for name in METRICS}
-    (folder / "trainer_state.json").write_text(json.dumps({"log_history": [other | {"step": 1}]}))
-    (folder / "training_args.json").write_text(json.dumps({"license": "cc-by-4.0"}))
+    other = {"step": 1, **{f"test_{name}": 0.5 for name in METRICS}}
+    folder = left_by_a_run(
+        tmp_path,
+        retrieval_results=[entry],
+        trainer_state={"log_history": [other]},
+        training_args={"license": "cc-by-4.0"},
+    )
     (folder / "retrieval.png").write_bytes(b"png")
     write_model_card(folder, "alice/m")
     card = ModelCard.load(folder / "README.md")
-    assert (
-        "| text to image | 26.0 | 50.0 | 62.5 | 4.5 |" in card.text and card.text.count("## Retrieval") == 1
-    )
+    assert "| text to image | 26.0 | 50.0 | 62.5 | 4.5 |" in card.text
+    assert card.text.count("## Retrieval") == 1
     assert "8 images and 16 captions, held out" in card.text and "(retrieval.png)" in card.text
     assert card.data.license == "cc-by-4.0"
     write_model_card(folder, "alice/m", license="mit")
     assert ModelCard.load(folder / "README.md").data.license == "mit"
 
 
-def test_a_folders_own_dataset_card_is_believed(tmp_path: Path) -> None:
+def test_a_folder_is_no_hub_id_and_its_own_dataset_card_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data/flickr30k").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert describe_data("data/flickr30k").hub_id is None
     (tmp_path / "README.md").write_text("---\npretty_name: Ten birds\nlicense: mit\nlanguage: [de]\n---\n")
     data = describe_data(str(tmp_path), {"train": 8})
     assert (data.name, data.languages, data.hub_id) == ("Ten birds", ("de",), None)

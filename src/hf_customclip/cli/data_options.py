@@ -76,8 +76,7 @@ def in_words_of_options() -> Iterator[None]:
 def _in_words_of_options(message: str) -> str:
     fields = [field.name for field in dataclasses.fields(DataOptions)]
     long, short = "|".join(n for n in fields if "_" in n), "|".join(n for n in fields if "_" not in n)
-    message = re.sub(rf"\b({short})=(?=[\w'\"])", lambda found: f"{_flag(found[1])} ", message)
-    message = re.sub(rf"\b({long})=(?=[\w'\"])", lambda found: f"{_flag(found[1])} ", message)
+    message = re.sub(rf"\b({short}|{long})=(?=[\w'\"])", lambda found: f"{_flag(found[1])} ", message)
     return re.sub(rf"\b({long})(?:=(?:\.\.\.)?)?|\b({short})=", lambda f: _flag(f[1] or f[2]), message)
 
 

@@ -81,6 +81,7 @@ def folder_or_dataset(source: str, dataset: bool, split: str, options: DataOptio
     """What a command is to embed: a folder, or a data set with its columns of metadata."""
     if not (dataset or is_dataset(source, options)):
         return source
+    from ..search.table import OWN_COLUMNS
+
     loaded, _ = options.load(source, split, keep_columns=True)
-    taken = {"id", "path", "state", "thumbnail", "vector"}.intersection(loaded.column_names or [])
-    return loaded.remove_columns(list(taken))  # an index has its own
+    return loaded.remove_columns([name for name in loaded.column_names or [] if name in OWN_COLUMNS])

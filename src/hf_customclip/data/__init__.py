@@ -20,18 +20,12 @@ if TYPE_CHECKING:
     from .report import DataError as DataError
     from .report import DataReport as DataReport
 
-_MODULE_OF = {
-    "DataError": "report",
-    "DataReport": "report",
-    "UnreadableImageError": "images",
-    "build_augmentation": "augmentation",
-    "decode_image": "images",
-    "inspect_captions": "inspection",
-    "inspect_source": "inspection",
-    "load_image_text_dataset": "load",
-    "load_with_report": "load",
-    "plot_grid": "inspection",
-    "to_rgb": "images",
+_NAMES_IN = {
+    "augmentation": ("build_augmentation",),
+    "images": ("UnreadableImageError", "decode_image", "to_rgb"),
+    "inspection": ("inspect_captions", "inspect_source", "plot_grid"),
+    "load": ("load_image_text_dataset", "load_with_report"),
+    "report": ("DataError", "DataReport"),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES_IN)

@@ -7,9 +7,7 @@ Drawings and products on white differ less from each other: what is found is to 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
@@ -17,10 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
-from datasets import Dataset, Image
-from tqdm.auto import tqdm
+from datasets import Dataset
 
 from .images import UnreadableImageError, decode_image, image_name, to_rgb
+from .part import map_images
 from .report import AlikeImages
 
 SIDE = 8
@@ -58,20 +56,14 @@ def map_image_files(
     Rows whose file is not there are passed over.
     """
 
-    def read(image: Mapping[str, Any]) -> T | None:
+    def read(image: dict[str, Any]) -> T | None:
         try:
             return function(image["bytes"] or Path(image["path"] or "").read_bytes())
         except OSError:
             return None
 
-    rows = dataset.with_format(None).select_columns(["image"]).cast_column("image", Image(decode=False))
-    with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(total=len(rows), desc=doing, disable=None) as bar:
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            images = rows[first : first + ROWS_AT_ONCE]["image"]
-            for row, (image, value) in enumerate(zip(images, pool.map(read, images), strict=True), first):
-                if value is not None:
-                    yield row, image_name(image), value
-            bar.update(len(images))
+    for row, image, value in map_images(dataset, read, doing):
+        yield row, image_name(image), value
 
 
 def near_duplicates_across(splits: Mapping[str, Dataset]) -> list[AlikeImages]:

@@ -18,8 +18,10 @@ from .shared_captions import GROUP, caption_numbers, number_equal
 
 IMAGES_AT_ONCE = 1024
 COLUMNS = ("image", "captions", "image_id")
-# Inputs of a batch that are not the model's: a teacher's embeddings of its images and captions.
+# Inputs of a batch that are not the model's: a teacher's embeddings of its images and captions, and features and
+# embeddings of images without captions, for the teacher's loss alone.
 TEACHER = ("teacher_images", "teacher_texts")
+UNPAIRED = ("unpaired_features", "teacher_unpaired")
 
 
 def check_columns(dataset: Dataset) -> None:
@@ -121,6 +123,12 @@ class FeatureRows(Protocol):
     def __getitem__(self, rows: Any, /) -> torch.Tensor: ...
 
 
+class CountedRows(FeatureRows, Protocol):
+    """The same, of so many rows."""
+
+    def __len__(self) -> int: ...
+
+
 class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
     """What pairs and retrieval items share: reading rows, or features in place of a tower's input.
 
@@ -189,6 +197,8 @@ class TrainingDataset(_Rows):
         image_views: further views' features, as `image_features`, which are view 0. Without any features a view's
             number is ignored.
         teacher: (rows, width) and (captions, width), whose products are a teacher's logits; beside cached features.
+        unpaired: features and the teacher's embeddings of images without captions, (images, width) each, of which
+            every batch gets as many as it has images.
     """
 
     def __init__(
@@ -198,11 +208,13 @@ class TrainingDataset(_Rows):
         batch_of: str = "images",
         image_views: Sequence[FeatureRows] = (),
         teacher: Sequence[FeatureRows] = (),
+        unpaired: Sequence[CountedRows] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(dataset, *args, **kwargs)
         self.of_images, self.image_views = batch_of == "images", list(image_views)
         self.teacher = dict(zip(TEACHER, teacher, strict=False))
+        self.unpaired = dict(zip(UNPAIRED, unpaired, strict=False))
 
     def __len__(self) -> int:
         return len(self.table.names) if self.of_images else len(self.table)
@@ -230,7 +242,18 @@ class TrainingDataset(_Rows):
         self, items: Sequence[ImageItem | int]
     ) -> list[dict[str, Any]] | dict[str, torch.Tensor]:
         """The examples, or of cached features the whole batch at once, which an epoch's speed rests on."""
-        return self._cached_batch(items) if self.is_cached else [self[item] for item in items]
+        if not self.is_cached:
+            return [self[item] for item in items]
+        return self._cached_batch(items) | self._draw_unpaired(items)
+
+    def _draw_unpaired(self, items: Sequence[ImageItem | int]) -> dict[str, torch.Tensor]:
+        """Drawn by the batch's own numbers, so that a resumed run draws the same."""
+        if not self.unpaired:
+            return {}
+        generator = np.random.default_rng([number for item in items for number in _image_item(item)[1]])
+        count = len(self.unpaired[UNPAIRED[0]])
+        rows = generator.choice(count, min(len(items), count), replace=False)
+        return {name: embeds[rows] for name, embeds in self.unpaired.items()}
 
     def _cached_batch(self, items: Sequence[ImageItem | int]) -> dict[str, torch.Tensor]:
         assert self.image_features is not None and self.text_features is not None

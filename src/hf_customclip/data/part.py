@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +28,7 @@ LANGUAGES = Features({"languages": List(Value("string"))})
 # And where the user named a column of groups: the group of each image, such as a product or a concept.
 GROUPS = Features({"group_id": Value("string")})
 ROWS_AT_ONCE = 256
+T = TypeVar("T")
 
 
 class Entry(NamedTuple):
@@ -211,7 +212,7 @@ def drop_unreadable(part: Part) -> Part:
 
     Every image is decoded once, a few at a time (Pillow decodes outside Python's lock, so threads help).
     """
-    bad = dict(_unreadable(part.dataset))
+    bad = {row: why for row, _, why in map_images(part.dataset, _why_unreadable, "Checking images")}
     if not bad:
         return part
     captions = captions_per_row(part.dataset)
@@ -226,18 +227,21 @@ def drop_unreadable(part: Part) -> Part:
     )
 
 
-def _unreadable(dataset: Dataset) -> Iterator[tuple[int, str]]:
-    images = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
+def map_images(
+    dataset: Dataset, function: Callable[[dict[str, Any]], T | None], doing: str
+) -> Iterator[tuple[int, dict[str, Any], T]]:
+    """For every row its number, its image as stored and `function` of it, in threads, unless that is None."""
+    rows = dataset.with_format(None).select_columns(["image"]).cast_column("image", Image(decode=False))
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(dataset), desc="Checking images", unit="image", disable=None) as bar,
+        tqdm(total=len(rows), desc=doing, unit="image", disable=None) as bar,
     ):
-        for first in range(0, len(dataset), ROWS_AT_ONCE):
-            values = images[first : first + ROWS_AT_ONCE]["image"]
-            for row, why in enumerate(pool.map(_why_unreadable, values), first):
-                if why is not None:
-                    yield row, why
-            bar.update(len(values))
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            images = rows[first : first + ROWS_AT_ONCE]["image"]
+            for row, (image, value) in enumerate(zip(images, pool.map(function, images), strict=True), first):
+                if value is not None:
+                    yield row, image, value
+            bar.update(len(images))
 
 
 def _why_unreadable(value: ImageValue) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
@@ -38,28 +39,20 @@ def text_groups(dataset: Dataset) -> np.ndarray:
 
 def count_shared(splits: Mapping[str, Dataset]) -> dict[str, int]:
     """How many different captions stand at several images, how many of these in several splits, and so for groups."""
-    found = _count(
-        splits, "captions", {name: _captions_by_image(dataset) for name, dataset in splits.items()}
-    )
+    found = _count("captions", [_captions_by_image(dataset) for dataset in splits.values()])
     if any(GROUP in dataset.column_names for dataset in splits.values()):
-        groups = {
-            name: set(zip(texts(dataset, GROUP), texts(dataset, "image_id"), strict=True))
-            for name, dataset in splits.items()
-        }
-        found |= _count(splits, "groups", groups)
+        groups = [
+            set(zip(texts(dataset, GROUP), texts(dataset, "image_id"), strict=True))
+            for dataset in splits.values()
+        ]
+        found |= _count("groups", groups)
     return found
 
 
-def _count(
-    splits: Mapping[str, Dataset], what: str, pairs: Mapping[str, set[tuple[str, str]]]
-) -> dict[str, int]:
-    images: dict[str, int] = {}
-    in_splits: dict[str, int] = {}
-    for of_split in pairs.values():
-        for value, _ in of_split:
-            images[value] = images.get(value, 0) + 1
-        for value in {value for value, _ in of_split}:
-            in_splits[value] = in_splits.get(value, 0) + 1
+def _count(what: str, pairs: Sequence[set[tuple[str, str]]]) -> dict[str, int]:
+    """Of captions or groups, each with its image, split by split."""
+    images = Counter(value for of_split in pairs for value, _ in of_split)
+    in_splits = Counter(value for of_split in pairs for value in {value for value, _ in of_split})
     return {
         what: len(images),
         f"{what} of several images": sum(count > 1 for count in images.values()),

@@ -8,6 +8,6 @@ if TYPE_CHECKING:
     from .page import build_demo as build_demo
     from .space import write_space as write_space
 
-_MODULE_OF = {"build_demo": "page", "write_space": "space"}
+_NAMES_IN = {"page": ("build_demo",), "space": ("write_space",)}
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES_IN)

@@ -28,26 +28,20 @@ if TYPE_CHECKING:
     from .retrieval import retrieval_metrics as retrieval_metrics
     from .retrieval import retrieval_ranks as retrieval_ranks
 
-_MODULE_OF = {
-    "METRIC_PATH": "metric_space",
-    "Difference": "intervals",
-    "RetrievalRanks": "retrieval",
-    "bootstrap_intervals": "intervals",
-    "chance_recall": "chance",
-    "classification_eval_results": "reports",
-    "embed_dataset": "embedded_dataset",
-    "export_retrieval_metric": "metric_space",
-    "format_classification_table": "reports",
-    "format_comparison_table": "reports",
-    "format_retrieval_table": "reports",
-    "load_open_clip_style": "adapters",
-    "paired_differences": "intervals",
-    "push_retrieval_metric": "metric_space",
-    "ranks_both_ways": "retrieval",
-    "retrieval_chance": "chance",
-    "retrieval_eval_results": "reports",
-    "retrieval_metrics": "retrieval",
-    "retrieval_ranks": "retrieval",
+_NAMES_IN = {
+    "adapters": ("load_open_clip_style",),
+    "chance": ("chance_recall", "retrieval_chance"),
+    "embedded_dataset": ("embed_dataset",),
+    "intervals": ("Difference", "bootstrap_intervals", "paired_differences"),
+    "metric_space": ("METRIC_PATH", "export_retrieval_metric", "push_retrieval_metric"),
+    "reports": (
+        "classification_eval_results",
+        "format_classification_table",
+        "format_comparison_table",
+        "format_retrieval_table",
+        "retrieval_eval_results",
+    ),
+    "retrieval": ("RetrievalRanks", "ranks_both_ways", "retrieval_metrics", "retrieval_ranks"),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES_IN)

@@ -24,7 +24,7 @@ from .keys import tower_ingredients, tower_weights_digest
 from .reasons import check_readable, reason_against
 from .shard_folder import DTYPES, FEATURES_OF
 from .store import FeatureStore, Stored, StoreSpec
-from .teacher import teacher_embeddings
+from .teacher import teacher_embeddings, without_captions
 from .tower_pass import TowerPass, feature_width, resolve_precision
 from .views import ImagesInView
 
@@ -43,13 +43,14 @@ def default_folder() -> Path:
 @dataclass(frozen=True)
 class _Opened:
     """A data set without its unreadable rows, its captions' numbers, the features by their names, and as far as they
-    were asked for those of its images' further views and a teacher's embeddings."""
+    were asked for those of its images' further views, a teacher's embeddings, and both of images without captions."""
 
     dataset: Dataset
     table: CaptionTable
     features: dict[str, CachedRows]
     views: list[CachedRows] = field(default_factory=list)
     teacher: list[CachedRows] = field(default_factory=list)
+    unpaired: list[CachedRows] = field(default_factory=list)
 
 
 class FeatureCache:
@@ -99,6 +100,7 @@ class FeatureCache:
         image_transform: Callable[[Any], Any] | None = None,
         views: int = 1,
         teacher: str | None = None,
+        unpaired_images: str | None = None,
     ) -> TrainingDataset:
         """What training reads, with features in the place of what frozen towers would see.
 
@@ -108,6 +110,7 @@ class FeatureCache:
             image_transform: the augmentation of training images, which forbids caching them.
             views: of each image, where the vision tower's outputs are cached; see `views.py`.
             teacher: a folder or Hub id; see `teacher.py`.
+            unpaired_images: a folder of images without captions, for the teacher's loss.
 
         Raises:
             ValueError: `mode` is "always", or there is a teacher, and a tower's outputs cannot be cached; or images
@@ -125,7 +128,13 @@ class FeatureCache:
             if len(found.features) < len(TOWERS):
                 raise not_cached(f"teacher={teacher!r}")
             used = None if captions_per_image is None else found.table.first_captions(captions_per_image)
-            found.teacher.extend(teacher_embeddings(self, teacher, found.dataset, used))
+            unpaired = None if unpaired_images is None else without_captions(unpaired_images)
+            if unpaired is not None:
+                unpaired, rows = self._images(model, unpaired, collator)
+                found.unpaired.append(rows)
+            embeds = teacher_embeddings(self, teacher, found.dataset, used, unpaired)
+            found.teacher.extend(embeds[:2])
+            found.unpaired.extend(embeds[2:])
         return TrainingDataset(
             found.dataset,
             found.table,
@@ -134,6 +143,7 @@ class FeatureCache:
             batch_of=batch_of,
             image_views=found.views[: views - 1],
             teacher=found.teacher,
+            unpaired=found.unpaired,
         )
 
     def retrieval_items(self, model: Any, dataset: Dataset, collator: Any) -> RetrievalDataset:

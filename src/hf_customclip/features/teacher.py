@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Image, List, Value
 
+from ..data.folders import list_folder
 from ..inference.encode import encode_pixels, encode_texts, encode_tokens, max_text_length
 from ..inference.load_model import load_model
 from .cached_rows import CachedRows
@@ -18,6 +19,20 @@ from .store import StoreSpec
 
 if TYPE_CHECKING:
     from .cache import FeatureCache
+
+
+def without_captions(folder: str) -> Dataset:
+    """The images of a folder, as a data set whose rows have no captions.
+
+    Raises:
+        ValueError: there are none.
+    """
+    images = list_folder(folder).images
+    if not images:
+        raise ValueError(f"unpaired_images={folder!r} holds no images.")
+    features = Features({"image": Image(), "captions": List(Value("string")), "image_id": Value("string")})
+    columns = {"image": images, "captions": [[] for _ in images], "image_id": images}
+    return Dataset.from_dict(columns, features=features)
 
 
 class TeacherPass:
@@ -35,9 +50,10 @@ class TeacherPass:
 
 
 def teacher_embeddings(
-    cache: FeatureCache, name: str, dataset: Dataset, used: np.ndarray | None
+    cache: FeatureCache, name: str, dataset: Dataset, used: np.ndarray | None, unpaired: Dataset | None = None
 ) -> list[CachedRows]:
-    """(rows, width) of images and (captions, width) of captions, whose products are the teacher's logits.
+    """(rows, width) of images and (captions, width) of captions, whose products are the teacher's logits; and of
+    images without captions, where there are any.
 
     Args:
         name: folder or Hub id of a `CustomClipModel` or another dual encoder of transformers, such as CLIP.
@@ -55,11 +71,13 @@ def teacher_embeddings(
     run, length = TeacherPass(model, cache.device), max_text_length(model, processor)
     width = encode_texts(model, processor, "a").shape[-1]
     ingredients, embeds = teacher_ingredients(model, processor, length), []
-    items: dict[str, Images | Captions] = {
-        "vision": distinct_images(dataset, cache.folder),
-        "text": distinct_captions(dataset, used),
-    }
-    for tower, of_tower in items.items():
+    items: list[tuple[str, Images | Captions]] = [
+        ("vision", distinct_images(dataset, cache.folder)),
+        ("text", distinct_captions(dataset, used)),
+    ]
+    if unpaired is not None:
+        items.append(("vision", distinct_images(unpaired, cache.folder)))
+    for tower, of_tower in items:
         spec = StoreSpec(
             tower=tower,
             ingredients={**ingredients, "data": of_tower.digest},

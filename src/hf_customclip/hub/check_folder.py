@@ -29,7 +29,8 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 def published_files(folder: Path) -> list[str]:
     """Names, relative to `folder`, of the files that get published: never a pickle, no training leftovers."""
-    return sorted(path.relative_to(folder).as_posix() for path in _walk(folder) if _is_published(path))
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(file.as_posix() for file in files if _is_published(file))
 
 
 def check_folder(folder: Path) -> list[str]:
@@ -54,18 +55,11 @@ def check_folder(folder: Path) -> list[str]:
     return files
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if path.is_dir():
-            if not any(fnmatch(path.name, pattern) for pattern in SKIPPED_FOLDERS):
-                yield from _walk(path)
-        elif path.is_file():
-            yield path
-
-
-def _is_published(path: Path) -> bool:
-    known = path.suffix.lower() in PUBLISHED_SUFFIXES or path.name in PUBLISHED_NAMES
-    return known and not path.name.startswith(("_", ".")) and path.name not in SKIPPED_FILES
+def _is_published(file: Path) -> bool:
+    if any(fnmatch(folder, pattern) for folder in file.parts[:-1] for pattern in SKIPPED_FOLDERS):
+        return False
+    known = file.suffix.lower() in PUBLISHED_SUFFIXES or file.name in PUBLISHED_NAMES
+    return known and not file.name.startswith(("_", ".")) and file.name not in SKIPPED_FILES
 
 
 def _weights(folder: Path) -> Iterator[str]:

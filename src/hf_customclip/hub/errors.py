@@ -24,6 +24,9 @@ CONFLICT_STATUS = (409, 412)
 # What the client can raise for a request that went wrong. ValueError: it parses answers it did not expect,
 # and RuntimeError: it wraps failures of uploads.
 CLIENT_ERRORS = (HTTPError, OSError, ValueError, RuntimeError)
+NO_TOKEN = (
+    "no token was found; run `hf auth login`, set HF_TOKEN, or pass token=, with a token that may write."
+)
 
 
 class PublishError(OSError):
@@ -40,10 +43,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def status_of(error: BaseException) -> int | None:
     """HTTP status behind `error`, or None when no answer came."""
-    for cause in causes(error):
-        if isinstance(cause, HfHubHTTPError):
-            return int(cause.response.status_code)
-    return None
+    answers = (cause.response for cause in causes(error) if isinstance(cause, HfHubHTTPError))
+    return next((int(answer.status_code) for answer in answers), None)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -76,7 +77,7 @@ def _reason(error: BaseException, api: HfApi, repo_id: str) -> str:
     if isinstance(first, OfflineModeIsEnabled):
         return "offline mode is on; unset HF_HUB_OFFLINE and push again."
     if isinstance(first, LocalTokenNotFoundError):
-        return _no_token()
+        return NO_TOKEN
     if isinstance(first, GatedRepoError):
         return f"it is gated and this account has no access; ask for it at {api.endpoint}/{repo_id}."
     if isinstance(first, RevisionNotFoundError):
@@ -101,18 +102,12 @@ def _reason(error: BaseException, api: HfApi, repo_id: str) -> str:
     )
 
 
-def _no_token() -> str:
-    return (
-        "no token was found; run `hf auth login`, set HF_TOKEN, or pass token=, with a token that may write."
-    )
-
-
 def _no_right(api: HfApi, repo_id: str) -> str:
     """Tell a wrong token, a read-only one and a foreign namespace apart by asking whose token it is."""
     try:
         me = api.whoami()
     except LocalTokenNotFoundError:
-        return _no_token()
+        return NO_TOKEN
     except CLIENT_ERRORS as error:
         if status_of(error) == 401:
             return (

@@ -17,6 +17,7 @@ from huggingface_hub import HfApi
 from transformers.trainer import PushInProgress
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 
+from ..data.part import captions_per_row
 from ..evaluation.chance import retrieval_chance
 from .check_folder import published_files
 from .errors import PublishError
@@ -48,21 +49,26 @@ class Publisher:
         self._published_step: int | None = None
         self._pushing: ThreadPoolExecutor | None = None
 
+    @property
+    def args(self) -> Any:
+        """The trainer's, which it has a moment later than this."""
+        return self.trainer.args
+
     # ---- What Trainer calls ----
 
     def prepare_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository, or find out before training that it cannot be published to."""
         if not self._is_main():
             return
-        name = self.trainer.args.hub_model_id or Path(self.trainer.args.output_dir).absolute().name
-        private = private if private is not None else self.trainer.args.hub_private_repo
-        api = HfApi(token=token or self.trainer.args.hub_token)
-        info = prepare_repo(name, private=private, revision=self.trainer.args.hub_revision, api=api)
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        private = private if private is not None else self.args.hub_private_repo
+        api = HfApi(token=token or self.args.hub_token)
+        info = prepare_repo(name, private=private, revision=self.args.hub_revision, api=api)
         self.trainer.hub_model_id, self.trainer.push_in_progress = info.id, None
 
     def begin(self) -> None:
         """Before training: forget what an earlier run has left."""
-        for left_over in Path(self.trainer.args.output_dir).glob(".push-*"):
+        for left_over in Path(self.args.output_dir).glob(".push-*"):
             shutil.rmtree(left_over, ignore_errors=True)
         self._saved_step = self._published_step = None
 
@@ -75,45 +81,39 @@ class Publisher:
 
     def push(
         self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
+        message: str | None,
+        blocking: bool,
+        token: str | None,
+        revision: str | None,
+        private: bool | None,
+        **card: Any,
     ) -> PushResult | Future[PushResult] | None:
         """Save the model with its card to `output_dir` and publish that folder.
 
         Args:
             blocking: False to return a `Future` at once.
-            kwargs: for `create_model_card`.
+            card: for `create_model_card`.
 
         Raises:
             PublishError: it was not published; the model is saved in `output_dir`.
         """
-        self.trainer.callback_handler.on_push_begin(
-            self.trainer.args, self.trainer.state, self.trainer.control
-        )
+        self._announce()
         if self.trainer.hub_model_id is None:
-            self.prepare_repo(token=token, private=private)
+            self.prepare_repo(token, private)
         self.trainer.save_model(_internal_call=True)
         if not self._is_main():
             return None
-        self.trainer.create_model_card(**kwargs)
+        self.trainer.create_model_card(**card)
         self.trainer._finish_current_push()
-        future = self._start(
-            Path(self.trainer.args.output_dir),
-            commit_message or "End of training",
-            token=token or self.trainer.args.hub_token,
-            revision=revision or self.trainer.args.hub_revision,
-        )
+        folder, revision = Path(self.args.output_dir), revision or self.args.hub_revision
+        future = self._start(folder, message or "End of training", token=token, revision=revision)
         if not blocking:
             self._follow([future])
             return future
         try:
             return future.result()
         except PublishError as error:
-            raise PublishError(f"{error} The model is saved in {self.trainer.args.output_dir}.") from error
+            raise PublishError(f"{error} The model is saved in {self.args.output_dir}.") from error
 
     def write_card(self, license: str | None = None, dataset: str | None = None) -> None:
         """Write `README.md` into `output_dir`: the template of this package, not Trainer's.
@@ -122,59 +122,44 @@ class Publisher:
             dataset: a Hub id, where `data_description` does not say more.
         """
         if self._is_main():
-            self._write_card(Path(self.trainer.args.output_dir), license, dataset)
+            self._write_card(Path(self.args.output_dir), license, dataset)
 
     def push_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self._is_main() or self.trainer.args.hub_strategy == HubStrategy.END:
+        if not self._is_main() or self.args.hub_strategy == HubStrategy.END:
             return
         self._saved_step = self.trainer.state.global_step
         busy = self.trainer.push_in_progress is not None and not self.trainer.push_in_progress.is_done()
-        if busy and not self.trainer.args.hub_always_push:
+        if busy and not self.args.hub_always_push:
             return
-        self.trainer.callback_handler.on_push_begin(
-            self.trainer.args, self.trainer.state, self.trainer.control
-        )
-        staging = Path(tempfile.mkdtemp(prefix=".push-", dir=self.trainer.args.output_dir))
+        self._announce()
+        staging = Path(tempfile.mkdtemp(prefix=".push-", dir=self.args.output_dir))
         self._stage(Path(checkpoint_folder), staging)
-        future = self._start(
-            staging,
-            self._progress_message(),
-            token=self.trainer.args.hub_token,
-            revision=self.trainer.args.hub_revision,
-            checkpoint=self._stage_checkpoint(Path(checkpoint_folder), staging),
-        )
-        earlier: Any = self.trainer.push_in_progress.jobs if busy and self.trainer.push_in_progress else []
-        self._follow([*earlier, future])
+        there = self._stage_checkpoint(Path(checkpoint_folder), staging)
+        future = self._start(staging, self._progress_message(), checkpoint=there)
+        self._follow([*(self.trainer.push_in_progress.jobs if busy else ()), future])
 
     # ---- Parts ----
 
     def _is_main(self) -> bool:
         return bool(self.trainer.is_world_process_zero())
 
+    def _announce(self) -> None:
+        self.trainer.callback_handler.on_push_begin(self.args, self.trainer.state, self.trainer.control)
+
     def _start(
-        self,
-        folder: Path,
-        message: str,
-        token: str | None,
-        revision: str | None,
-        checkpoint: str | None = None,
+        self, folder: Path, message: str, *, token: str | None = None, **options: Any
     ) -> Future[PushResult]:
         if self._pushing is None:
             # One at a time, so that an older state never lands on a newer one.
             self._pushing = ThreadPoolExecutor(1, thread_name_prefix="push")
         self._saved_step = step = self.trainer.state.global_step
+        staged = folder.name.startswith(".push-")
+        api = HfApi(token=token or self.args.hub_token)
+        options = {"revision": self.args.hub_revision, "commit_message": message, "api": api, **options}
 
         def publish() -> PushResult:
-            staged = folder.name.startswith(".push-")
             try:
-                result = push_folder(
-                    folder,
-                    str(self.trainer.hub_model_id),
-                    commit_message=message,
-                    revision=revision,
-                    checkpoint=checkpoint,
-                    api=HfApi(token=token),
-                )
+                result = push_folder(folder, str(self.trainer.hub_model_id), **options)
             except Exception as error:
                 if staged:
                     logger.error("%s It is tried again at the next save.", error)
@@ -191,15 +176,13 @@ class Publisher:
         self.trainer.push_in_progress = PushInProgress(futures)  # type: ignore[arg-type]
 
     def _progress_message(self) -> str:
-        if self.trainer.args.save_strategy == SaveStrategy.STEPS:
+        if self.args.save_strategy == SaveStrategy.STEPS:
             return f"Training in progress, step {self.trainer.state.global_step}"
         return f"Training in progress, epoch {round(self.trainer.state.epoch or 0)}"
 
     def _stage(self, checkpoint: Path, folder: Path) -> None:
         """A whole model in `folder`, ready to publish, as it is now; training goes on meanwhile."""
-        if any(
-            (checkpoint / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")
-        ):
+        if any(checkpoint.glob("model*.safetensors")):
             for name in published_files(checkpoint):
                 _link(checkpoint / name, folder / name)
         else:  # the checkpoint is a heads-only one
@@ -210,41 +193,34 @@ class Publisher:
 
     def _stage_checkpoint(self, checkpoint: Path, staging: Path) -> str | None:
         """With the strategies that ask for it, the checkpoint's own files in a folder of this name there."""
-        if self.trainer.args.hub_strategy == HubStrategy.CHECKPOINT:
-            there = "last-checkpoint"
-        elif self.trainer.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
-            there = checkpoint.name
-        else:
-            return None
-        for name in [*published_files(checkpoint), "trainer_state.json"]:
-            _link(checkpoint / name, staging / there / name)
+        names = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: checkpoint.name}
+        if (there := names.get(self.args.hub_strategy)) is not None:
+            for name in [*published_files(checkpoint), "trainer_state.json"]:
+                _link(checkpoint / name, staging / there / name)
         return there
 
     def _write_card(self, folder: Path, license: str | None = None, dataset: str | None = None) -> None:
+        state = self.trainer.state
         data = self.data_description or (describe_data(dataset) if dataset else None)
+        best_step = state.best_global_step if self.args.load_best_model_at_end else None
         write_model_card(
             folder,
             str(self.trainer.hub_model_id),
             data=data,
             license=license,
-            results=newest_results(
-                self.trainer.state.log_history, data, self._best_step(), self._about_splits()
-            ),
-            log_history=self.trainer.state.log_history,
-            arguments=self.trainer.args.to_dict(),
+            results=newest_results(state.log_history, data, best_step, self._about_splits()),
+            log_history=state.log_history,
+            arguments=self.args.to_dict(),
         )
-
-    def _best_step(self) -> int | None:
-        return self.trainer.state.best_global_step if self.trainer.args.load_best_model_at_end else None
 
     def _about_splits(self) -> dict[str, dict[str, Any]]:
         """Size and chance of the validation split, for its `RetrievalResult`."""
         if not isinstance(self.trainer.eval_dataset, Dataset):
             return {}
-        rows = self.trainer.eval_dataset.with_format(None).select_columns("captions")
-        texts = np.repeat(np.arange(len(rows)), [len(row["captions"]) for row in rows])
-        chance = retrieval_chance(np.arange(len(rows)), texts)
-        return {"validation": {"num_images": len(rows), "num_captions": len(texts), "chance": chance}}
+        counts = captions_per_row(self.trainer.eval_dataset)
+        images = np.arange(len(counts))
+        chance = retrieval_chance(images, np.repeat(images, counts))
+        return {"validation": {"num_images": len(counts), "num_captions": sum(counts), "chance": chance}}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -73,12 +73,24 @@ def push_folder(
         own = (path for path in (folder / checkpoint).rglob("*") if path.is_file())
         names += [path.relative_to(folder).as_posix() for path in own]
     before = prepare_repo(repo_id, private=private, revision=revision, api=api)
-    push = Push(api, before.id, revision, folder, names, checkpoint)
-    with _explained(api, push.repo_id, sent=True):
-        oid = retried(lambda: push.commit(commit_message), also=CONFLICT_STATUS)
-    push.compare_checksums(oid)
-    url = f"{api.endpoint}/{push.repo_id}/commit/{oid}"
-    return PushResult(push.repo_id, oid, url, is_new_commit=oid != before.sha)
+    repo_id = before.id
+
+    def commit() -> str:
+        # The client leaves out unchanged files, and the commit where nothing is left. So trying again after a
+        # failure makes no second commit if the first one was made and only its answer was lost.
+        info = api.model_info(repo_id, revision=revision)
+        return api.create_commit(
+            repo_id,
+            _operations(info, folder, names, checkpoint),
+            commit_message=commit_message,
+            parent_commit=info.sha,  # lets no other commit slip in between
+            revision=revision,
+        ).oid
+
+    with _explained(api, repo_id, sent=True):
+        oid = retried(commit, also=CONFLICT_STATUS)
+    _compare_checksums(api, repo_id, oid, folder, names)
+    return PushResult(repo_id, oid, f"{api.endpoint}/{repo_id}/commit/{oid}", is_new_commit=oid != before.sha)
 
 
 def add_serving_files(folder: Path) -> None:
@@ -125,59 +137,35 @@ def prepare_repo(
     return info
 
 
-@dataclass(frozen=True)
-class Push:
-    """One push: the client, where to, and the files `names` of `folder`, `checkpoint/…` among them."""
+def _operations(
+    info: ModelInfo, folder: Path, names: Sequence[str], checkpoint: str | None
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What gives the repository, as `info` lists it, the files `names` and no others of the model's."""
+    others = sorted({sibling.rfilename for sibling in info.siblings or ()} - set(names))
+    stale = [name for name in others if "/" not in name and name.endswith(WEIGHTS)]
+    stale += [name for name in others if checkpoint and name.startswith(f"{checkpoint}/")]
+    return [
+        *(CommitOperationAdd(name, folder / name) for name in names),
+        *(CommitOperationDelete(name) for name in stale),
+    ]
 
-    api: HfApi
-    repo_id: str
-    revision: str | None
-    folder: Path
-    names: Sequence[str]
-    checkpoint: str | None
 
-    def commit(self, message: str) -> str:
-        """Commit what differs; the id of the commit that holds the files, which may be there already.
-
-        The client leaves out unchanged files, and the commit where nothing is left. So trying again after a
-        failure makes no second commit if the first one was made and only its answer was lost.
-        """
-        info = self.api.model_info(self.repo_id, revision=self.revision)
-        there = [sibling.rfilename for sibling in info.siblings or ()]
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(name, self.folder / name) for name in self.names
-        ]
-        operations += [CommitOperationDelete(name) for name in there if self._is_stale(name)]
-        return self.api.create_commit(
-            self.repo_id,
-            operations,
-            commit_message=message,
-            parent_commit=info.sha,  # lets no other commit slip in between
-            revision=self.revision,
-        ).oid
-
-    def _is_stale(self, name: str) -> bool:
-        is_weights = "/" not in name and name.endswith(WEIGHTS)
-        in_checkpoint = self.checkpoint is not None and name.startswith(f"{self.checkpoint}/")
-        return name not in self.names and (is_weights or in_checkpoint)
-
-    def compare_checksums(self, oid: str) -> None:
-        """Compare what commit `oid` holds with the folder, by the client's own verification."""
-        compare = self.api.verify_repo_checksums
-        try:
-            found = retried(lambda: compare(self.repo_id, revision=oid, local_dir=self.folder))
-        except CLIENT_ERRORS as error:
-            reason = str(explain(error, self.api, self.repo_id)).partition(": ")[2]
-            raise PublishError(
-                f"{self.repo_id} was published as commit {oid[:7]} but could not be verified: {reason} "
-                "Pushing again verifies it and sends nothing that is there."
-            ) from error
-        differing = {mismatch["path"] for mismatch in found.mismatches} | set(found.extra_paths)
-        if wrong := sorted(differing & set(self.names)):
-            raise PublishError(
-                f"{', '.join(wrong)} arrived in {self.repo_id} with other bytes than were sent; push again, "
-                "which replaces what differs."
-            )
+def _compare_checksums(api: HfApi, repo_id: str, oid: str, folder: Path, names: Sequence[str]) -> None:
+    """Compare what commit `oid` holds with the folder, by the client's own verification."""
+    try:
+        found = retried(lambda: api.verify_repo_checksums(repo_id, revision=oid, local_dir=folder))
+    except CLIENT_ERRORS as error:
+        reason = str(explain(error, api, repo_id)).partition(": ")[2]
+        raise PublishError(
+            f"{repo_id} was published as commit {oid[:7]} but could not be verified: {reason} "
+            "Pushing again verifies it and sends nothing that is there."
+        ) from error
+    differing = {mismatch["path"] for mismatch in found.mismatches} | set(found.extra_paths)
+    if wrong := sorted(differing & set(names)):
+        raise PublishError(
+            f"{', '.join(wrong)} arrived in {repo_id} with other bytes than were sent; push again, "
+            "which replaces what differs."
+        )
 
 
 @contextmanager

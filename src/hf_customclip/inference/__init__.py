@@ -14,13 +14,11 @@ if TYPE_CHECKING:
     from .load_model import load_model as load_model
     from .zero_shot import ZeroShotClassifier as ZeroShotClassifier
 
-_MODULE_OF = {
-    "ClassificationResult": "classification",
-    "ZeroShotClassifier": "zero_shot",
-    "encode_images": "encode",
-    "encode_texts": "encode",
-    "iter_encoded_images": "encode",
-    "load_model": "load_model",
+_NAMES_IN = {
+    "classification": ("ClassificationResult",),
+    "encode": ("encode_images", "encode_texts", "iter_encoded_images"),
+    "load_model": ("load_model",),
+    "zero_shot": ("ZeroShotClassifier",),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES_IN)

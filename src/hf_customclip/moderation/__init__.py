@@ -21,19 +21,12 @@ if TYPE_CHECKING:
     from .policy import PolicyError as PolicyError
     from .policy import write_thresholds as write_thresholds
 
-_MODULE_OF = {
-    "AuditLog": "audit",
-    "Calibration": "calibration",
-    "Category": "policy",
-    "Finding": "moderator",
-    "Item": "items",
-    "Moderator": "moderator",
-    "Policy": "policy",
-    "PolicyError": "policy",
-    "Verdict": "moderator",
-    "calibrate": "calibration",
-    "read_items": "items",
-    "write_thresholds": "policy",
+_NAMES_IN = {
+    "audit": ("AuditLog",),
+    "calibration": ("Calibration", "calibrate"),
+    "items": ("Item", "read_items"),
+    "moderator": ("Finding", "Moderator", "Verdict"),
+    "policy": ("Category", "Policy", "PolicyError", "write_thresholds"),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES_IN)

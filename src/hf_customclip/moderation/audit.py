@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 Key = tuple[str, ...]
 
 
-class AuditLog:
+class AuditLog(AbstractContextManager["AuditLog"]):
     """Appends records to a JSONL file; used as a context manager.
 
     Args:
@@ -41,12 +41,7 @@ class AuditLog:
             os.close(self._descriptor)
             raise
 
-    def __enter__(self) -> AuditLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         os.close(self._descriptor)
 
     def has(self, record: Mapping[str, Any]) -> bool:

@@ -14,12 +14,9 @@ if TYPE_CHECKING:
     from .parquet import embed_to_parquet as embed_to_parquet
     from .parquet import write_parquet as write_parquet
 
-_MODULE_OF = {
-    "Changes": "index",
-    "ImageIndex": "index",
-    "SearchResult": "index",
-    "embed_to_parquet": "parquet",
-    "write_parquet": "parquet",
+_NAMES_IN = {
+    "index": ("Changes", "ImageIndex", "SearchResult"),
+    "parquet": ("embed_to_parquet", "write_parquet"),
 }
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
+__getattr__, __dir__, __all__ = lazy_names(__name__, _NAMES_IN)

@@ -7,6 +7,7 @@ Full vectors order what the compressed ones propose.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ GRAPH = {"m": 16, "ef_construction": 64}
 CELLS = {"sample_rate": 32, "max_iterations": 8}
 LEAST_EFFORT, MOST_EFFORT, STEPS = 32, 2048, 16
 HARDLY_MORE = 0.002
-SETTING = "hf_customclip:"
+SETTINGS = "hf_customclip"
 INDEX_NAME = "vector_idx"
 
 
@@ -37,12 +38,7 @@ def approximate_settings(table: Any) -> dict[str, Any]:
     at. `refine`: candidates for each result. `recall`: what that finds. `rows`: how many there were.
     """
     kept = table.schema.field("vector").metadata or {}
-    found = {
-        name.decode().removeprefix(SETTING): value.decode()
-        for name, value in kept.items()
-        if name.startswith(SETTING.encode())
-    }
-    return {name: float(value) if name == "recall" else int(value) for name, value in found.items()}
+    return json.loads(kept.get(SETTINGS.encode(), b"{}"))
 
 
 def aimed(search: Any, k: int, settings: dict[str, Any], share: float = 1.0) -> Any:
@@ -83,8 +79,7 @@ def train_approximate(
         queries = captions[generator.choice(len(captions), CALIBRATION_QUERIES, replace=False)]
     settings = {"cells": cells, "refine": refine, "rows": count}
     settings |= _calibrate(table, queries, settings)
-    kept = {f"{SETTING}{name}": str(value) for name, value in settings.items()}
-    table.update_field_metadata({"path": "vector", "metadata": kept})
+    table.update_field_metadata({"path": "vector", "metadata": {SETTINGS: json.dumps(settings)}})
 
 
 def _queries_like_words(table: Any, count: int, width: int, generator: np.random.Generator) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 Filter: TypeAlias = Mapping[str, Any] | str
+HIDDEN_COLUMNS = ("state", "thumbnail", "vector")
 
 
 def sql_filter(condition: Filter | None, schema: pa.Schema) -> Any:
@@ -33,7 +33,7 @@ def sql_filter(condition: Filter | None, schema: pa.Schema) -> Any:
 
 def check_column(name: str, schema: pa.Schema) -> None:
     """Raise ValueError where a column is not there to filter by."""
-    names = [each for each in schema.names if each not in ("vector", "state", "thumbnail")]
+    names = [each for each in schema.names if each not in HIDDEN_COLUMNS]
     if name not in names:
         raise ValueError(f"There is no column {name!r} to filter by, only {', '.join(names)}.")
 
@@ -52,12 +52,6 @@ def sql_condition(column: str, sign: str, values: list[Any]) -> str:
 
 
 def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (int, float)):
-        return repr(value)
-    if isinstance(value, datetime.datetime):
-        return f"timestamp '{value.isoformat(sep=' ')}'"
-    if isinstance(value, datetime.date):
-        return f"date '{value.isoformat()}'"
-    return "'{}'".format(str(value).replace("'", "''"))
+    from lancedb.expr import lit
+
+    return lit(pa.scalar(value).as_py()).to_sql()  # through Arrow, as NumPy's numbers are values too

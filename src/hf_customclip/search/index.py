@@ -126,7 +126,7 @@ class ImageIndex:
         biased = hubness_correction and encoder.bank is not None
         table = VectorTable.open_or_create(directory, encoder.describe(), storage_options, biased)
         index = cls(table, encoder, compression)
-        index._take(source, True, batch_size, num_workers)
+        index._take(source, True, batch_size=batch_size, num_workers=num_workers)
         return index
 
     @classmethod
@@ -181,17 +181,17 @@ class ImageIndex:
 
     def update(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
         """Bring the index in line with a folder or data set: embed what is new or has changed, drop the rest."""
-        return self._take(_listed(images), True, batch_size, num_workers)
+        return self._take(_listed(images), True, batch_size=batch_size, num_workers=num_workers)
 
     def add(self, images: Images, *, batch_size: int = 64, num_workers: int = 0) -> Changes:
         """Add images, in the place of those with the same id; nothing is rebuilt."""
-        return self._take(_listed(images), False, batch_size, num_workers)
+        return self._take(_listed(images), False, batch_size=batch_size, num_workers=num_workers)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove images by id; ids that are not there are passed over. How many were removed."""
         return self.table.remove(ids)
 
-    def _take(self, source: Source, drop_gone: bool, batch_size: int, num_workers: int) -> Changes:
+    def _take(self, source: Source, drop_gone: bool, **loading: int) -> Changes:
         from accelerate.utils import gather_object
 
         from ..inference.encode import process_state
@@ -207,8 +207,8 @@ class ImageIndex:
         if state.num_processes > 1:
             self.encoder.model.to(state.device)
         with state.split_between_processes(stale) as mine:
-            problems = self._embed(source, mine, batch_size, num_workers, state.is_local_main_process)
-        unreadable = dict(gather_object(problems) if state.num_processes > 1 else problems)
+            problems = self._embed(source, mine, state.is_local_main_process, **loading)
+        unreadable = dict(gather_object(problems))
         gone = [name for name in known if name in unreadable]
         gone += list(set(known) - set(ids) - set(gone)) if drop_gone else []
         if state.is_main_process:
@@ -222,36 +222,29 @@ class ImageIndex:
         return self.changes
 
     def _embed(
-        self, source: Source, numbers: list[int], batch_size: int, num_workers: int, show_bar: bool
+        self, source: Source, numbers: list[int], show_bar: bool, **loading: int
     ) -> list[tuple[str, str]]:
         """Put some of a source's images into the table as they are embedded; ids and reasons of the unreadable."""
         from ..inference.encode import iter_encoded_images
 
-        ids, problems = source.column("id"), []
-        pending: list[tuple[list[int], np.ndarray]] = []
-        begun = time.monotonic()
-        for batch in iter_encoded_images(
-            self.encoder.model,
-            self.encoder.processor,
-            source.images,
-            numbers=numbers,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            show_progress_bar=show_bar,
-        ):
+        model, processor = self.encoder.model, self.encoder.processor
+        how: dict[str, Any] = {"numbers": numbers, "show_progress_bar": show_bar, **loading}
+        ids, problems, begun = source.column("id"), [], time.monotonic()
+        done: list[int] = []
+        vectors: list[np.ndarray] = []
+        for batch in iter_encoded_images(model, processor, source.images, **how):
             problems += [(ids[number], error.reason) for number, error in batch.unreadable.items()]
             if batch.numbers:
-                pending.append((batch.numbers, batch.embeds.cpu().numpy()))
-            late = time.monotonic() - begun > SAVED_SECONDS
-            if pending and (late or sum(len(done) for done, _ in pending) >= SAVED_IMAGES):
-                self._put(source, pending)
-                pending, begun = [], time.monotonic()
-        if pending:
-            self._put(source, pending)
+                done += batch.numbers
+                vectors.append(batch.embeds.cpu().numpy())
+            if done and (len(done) >= SAVED_IMAGES or time.monotonic() - begun > SAVED_SECONDS):
+                self._put(source, done, np.concatenate(vectors))
+                done, vectors, begun = [], [], time.monotonic()
+        if done:
+            self._put(source, done, np.concatenate(vectors))
         return problems
 
-    def _put(self, source: Source, embedded: list[tuple[list[int], np.ndarray]]) -> None:
-        numbers = [number for done, _ in embedded for number in done]
+    def _put(self, source: Source, numbers: list[int], vectors: np.ndarray) -> None:
         rows = source.rows.take(pa.array(numbers, pa.int64()))
         paths = rows["path"].to_pylist()
         # A file shows itself.
@@ -260,10 +253,8 @@ class ImageIndex:
             for number, path in zip(numbers, paths, strict=True)
         ]
         rows = rows.append_column("thumbnail", pa.array(thumbnails, pa.binary()))
-        vectors = np.concatenate([vectors for _, vectors in embedded])
-        self.table.put(
-            with_vectors(rows, self.encoder.with_bias(vectors) if self.table.has_bias else vectors)
-        )
+        vectors = self.encoder.with_bias(vectors) if self.table.has_bias else vectors
+        self.table.put(with_vectors(rows, vectors))
 
     # ---- Searching ----
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def write_parquet(index: ImageIndex, file: str | os.PathLike[str]) -> None:
     width = index.made_by.width
     columns = [*index.schema, ("state", pa.string()), ("vector", pa.list_(pa.float32(), width))]
     schema = pa.schema(columns)
-    schema = schema.with_metadata({MODEL_KEY: json.dumps(index.made_by.to_dict())})
+    schema = schema.with_metadata({MODEL_KEY: json.dumps(asdict(index.made_by))})
     with replacing(Path(file)) as name, pq.ParquetWriter(name, schema) as writer:
         for batch in index.table.batches(schema.names):
             rows = pa.Table.from_batches([batch])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +15,7 @@ from pyarrow import csv, json, parquet
 
 from .._digests import digest_of_json, image_identity
 from ..data.folders import IMAGE_SUFFIXES, list_folder
+from ..data.pairs import ImageColumn
 from .table import OWN_COLUMNS
 
 Images: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Dataset
@@ -69,9 +70,11 @@ def open_source(images: Images) -> Source:
             return _of_folder(folder)
         images = [images]
     paths = {os.fspath(path): os.path.abspath(path) for path in images}
-    return Source(
-        _rows(list(paths), list(paths.values()), map(file_state, paths.values())), [*paths.values()]
-    )
+    return _of_files(list(paths), list(paths.values()))
+
+
+def _of_files(ids: list[str], paths: list[str]) -> Source:
+    return Source(_rows(ids, paths, map(file_state, paths)), paths)
 
 
 def _of_folder(folder: Path) -> Source:
@@ -80,11 +83,11 @@ def _of_folder(folder: Path) -> Source:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"The folder {str(folder)!r} holds no images ({known}).")
     ids = [Path(path).relative_to(listing.root).as_posix() for path in listing.images]
-    rows = _rows(ids, listing.images, map(file_state, listing.images))
+    found = _of_files(ids, listing.images)
     file = next((folder / name for name in METADATA_FILES if (folder / name).is_file()), None)
-    return Source(
-        rows if file is None else _with_metadata(rows, _metadata_of(file, rows["id"])), listing.images
-    )
+    if file is None:
+        return found
+    return Source(_with_metadata(found.rows, _metadata_of(file, found.rows["id"])), found.images)
 
 
 def _metadata_of(file: Path, ids: pa.ChunkedArray) -> pa.Table:
@@ -109,29 +112,14 @@ def _of_dataset(dataset: Dataset) -> Source:
             f"{', '.join(dataset.column_names)}. `load_image_text_dataset` makes one that has them."
         )
     dataset = dataset.with_format(None)
-    ids = [str(image_id) for image_id in dataset["image_id"]]
-    first = list({image_id: row for row, image_id in reversed(list(enumerate(ids)))}.values())[::-1]
-    dataset = dataset.select(first)
-    images = dataset.select_columns(["image"]).cast_column("image", Image(decode=False))
-    rows = _rows(
-        [ids[row] for row in first],
-        [_path_of(row["image"]) for row in images],
-        (_image_state(row["image"]) for row in images),
-    )
-    return Source(_with_metadata(rows, _metadata(dataset)), _ImageColumn(images))
-
-
-@dataclass(frozen=True)
-class _ImageColumn:
-    """The images of a data set, read when they are asked for."""
-
-    rows: Dataset
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> Any:
-        return self.rows[row]["image"]
+    first: dict[str, int] = {}
+    for row, image_id in enumerate(dataset["image_id"]):
+        first.setdefault(str(image_id), row)
+    dataset = dataset.select(first.values())
+    images = ImageColumn(dataset)
+    stored = images.rows["image"]
+    rows = _rows(list(first), map(_path_of, stored), map(_image_state, stored))
+    return Source(_with_metadata(rows, _metadata(dataset)), images)
 
 
 def _metadata(dataset: Dataset) -> pa.Table:
@@ -151,9 +139,9 @@ def _metadata(dataset: Dataset) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _rows(ids: list[str], paths: list[Any], states: Any) -> pa.Table:
-    columns = {"id": ids, "path": paths, "state": list(states)}
-    return pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+def _rows(*columns: Iterable[Any]) -> pa.Table:
+    arrays = [pa.array(list(values), pa.string()) for values in columns]
+    return pa.table(arrays, names=["id", "path", "state"])
 
 
 def _with_metadata(rows: pa.Table, metadata: pa.Table) -> pa.Table:

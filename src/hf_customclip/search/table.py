@@ -19,16 +19,14 @@ import numpy as np
 import pyarrow as pa
 
 from .approximate import aimed, approximate_settings, matrix, train_approximate
-from .filters import Filter, sql_filter
+from .filters import HIDDEN_COLUMNS, Filter, sql_filter
 
 Location: TypeAlias = str | os.PathLike[str]
 
 NAME, FORMAT = "images", 2
 OWN_COLUMNS = ("id", "path", "state", "thumbnail", "vector")
-HIDDEN_COLUMNS = ("state", "thumbnail", "vector")
 # So many are compared one by one; more are searched approximately.
 EXACT_ROWS = 50_000
-IDS_AT_A_TIME = 1000
 # An opened index sees what others wrote after so long, and for so long what they replaced can still be read.
 REFRESHED, REPLACED_KEPT = timedelta(seconds=5), timedelta(minutes=10)
 
@@ -50,10 +48,6 @@ class ModelName:
     def __str__(self) -> str:
         return f"{self.name or 'a model without a name'} ({self.digest[:8]})"
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     def check_made(self, maker: ModelName, where: Location) -> None:
         """Raise ValueError where `maker`, whose vectors lie at `where`, is another model than this."""
         if maker.width != self.width and maker.digest == self.digest:
@@ -68,14 +62,9 @@ class ModelName:
             )
 
 
-def is_index(directory: Location) -> bool:
-    """Whether there may be an index; objects in a store are not looked for."""
-    return "://" in str(directory) or (Path(directory) / f"{NAME}.lance").is_dir()
-
-
 def check_index(directory: Location) -> None:
-    """Raise FileNotFoundError where there is no index."""
-    if not is_index(directory):
+    """Raise FileNotFoundError where there is no index; objects in a store are not looked for."""
+    if "://" not in str(directory) and not (Path(directory) / f"{NAME}.lance").is_dir():
         raise FileNotFoundError(
             f"There is no index in {str(directory)!r}: make one with `hf-customclip index MODEL IMAGES DIRECTORY`."
         )
@@ -133,26 +122,17 @@ class VectorTable:
         Raises:
             ValueError: it holds another model's vectors.
         """
-        width = made_by.width + bias
-        about = json.dumps({"format": FORMAT, "model": made_by.to_dict()})
-        schema = own_schema(width).with_metadata({"hf_customclip": about})
         where = directory if directory is not None else f"memory://{uuid4().hex}"
         try:
             table = cls.open(where, storage_options)
         except FileNotFoundError:
-            table = cls._create(where, schema, storage_options)
+            database, schema = _connect(where, storage_options), _new_schema(made_by, bias)
+            try:
+                table = cls(database.create_table(NAME, schema=schema, exist_ok=True), where)
+            except (RuntimeError, OSError) as error:
+                raise ValueError(f"No index can be written to {where} ({_first_line(error)}).") from error
         made_by.check_made(table.made_by, where)
         return table
-
-    @classmethod
-    def _create(
-        cls, where: Location, schema: pa.Schema, storage_options: Mapping[str, str] | None
-    ) -> VectorTable:
-        database = _connect(where, storage_options)
-        try:
-            return cls(database.create_table(NAME, schema=schema, exist_ok=True), where)
-        except (RuntimeError, OSError) as error:
-            raise ValueError(f"No index can be written to {where} ({_first_line(error)}).") from error
 
     # ---- Changing ----
 
@@ -167,27 +147,25 @@ class VectorTable:
             return
         self.table.checkout_latest()
         self._widen(rows.schema)
-        there = self.table.schema
-        rows = pa.table(
-            [rows[name].cast(there.field(name).type) for name in rows.column_names],
-            schema=pa.schema([there.field(name) for name in rows.column_names]),
-        )
         merge = self.table.merge_insert("id").when_matched_update_all()
-        merge.when_not_matched_insert_all().execute(rows)
+        merge.when_not_matched_insert_all().execute(rows.cast(self._fields(rows.column_names)))
 
     def move(self, paths: Mapping[str, str | None]) -> None:
         """Write new paths, by id, of images that are otherwise as they were."""
         if paths:
-            schema = pa.schema([self.table.schema.field(name) for name in ("id", "path")])
-            rows = pa.table({"id": list(paths), "path": list(paths.values())}, schema=schema)
+            columns = {"id": list(paths), "path": list(paths.values())}
+            rows = pa.table(columns, schema=self._fields(columns))
             self.table.merge_insert("id").when_matched_update_all().execute(rows)
 
     def remove(self, ids: Iterable[str]) -> int:
         """Remove rows by id; ids that are not there are passed over. How many were removed."""
-        names, before = list(dict.fromkeys(ids)), len(self)
-        for first in range(0, len(names), IDS_AT_A_TIME):
-            self.table.delete(sql_filter({"id": names[first : first + IDS_AT_A_TIME]}, self.table.schema))
+        names, before = list(ids), len(self)
+        if names:
+            self.table.delete(sql_filter({"id": names}, self.table.schema))
         return before - len(self)
+
+    def _fields(self, names: Iterable[str]) -> pa.Schema:
+        return pa.schema([self.table.schema.field(name) for name in names])
 
     def _widen(self, schema: pa.Schema) -> None:
         """Give the table the columns of `schema` that it lacks, and floats where it has integers."""
@@ -200,7 +178,10 @@ class VectorTable:
             if old == field.type or field.name in OWN_COLUMNS or pa.types.is_null(field.type):
                 continue
             if pa.types.is_integer(old) and pa.types.is_floating(field.type):
-                self._replace_column(field.name, f"cast(`{field.name}` as double)")
+                scratch = f"{field.name} {uuid4().hex}"
+                self.table.add_columns({scratch: f"cast(`{field.name}` as double)"})
+                self.table.drop_columns([field.name])
+                self.table.alter_columns({"path": scratch, "rename": field.name})
             elif pa.types.is_null(old):
                 self.table.drop_columns([field.name])
                 self.table.add_columns(pa.schema([field.with_nullable(True)]))
@@ -208,12 +189,6 @@ class VectorTable:
                 raise ValueError(
                     f"The metadata do not fit those that are there: {field.name!r} holds {old}, and now {field.type}."
                 )
-
-    def _replace_column(self, name: str, expression: str) -> None:
-        scratch = f"{name} {uuid4().hex}"
-        self.table.add_columns({scratch: expression})
-        self.table.drop_columns([name])
-        self.table.alter_columns({"path": scratch, "rename": name})
 
     def settle(
         self, compression: str, training_captions: Callable[[], np.ndarray | None] = lambda: None
@@ -251,11 +226,10 @@ class VectorTable:
     def states(self) -> dict[str, tuple[str | None, str]]:
         """Path and state of every image, by id."""
         self.table.checkout_latest()
-        found: dict[str, tuple[str | None, str]] = {}
-        for batch in self.batches(["id", "path", "state"]):
-            columns = (batch[name].to_pylist() for name in ("id", "path", "state"))
-            found.update((name, (path, state)) for name, path, state in zip(*columns, strict=True))
-        return found
+        names = ["id", "path", "state"]
+        rows = self.table.search().select(names).limit(None).to_arrow()
+        ids, *told = (rows[name].to_pylist() for name in names)
+        return dict(zip(ids, zip(*told, strict=True), strict=True))
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """All rows, in the table's order."""
@@ -271,7 +245,7 @@ class VectorTable:
     @property
     def schema(self) -> pa.Schema:
         """The columns that can be filtered by: id, path and metadata."""
-        return pa.schema([field for field in self.table.schema if field.name not in HIDDEN_COLUMNS])
+        return self._fields(name for name in self.table.schema.names if name not in HIDDEN_COLUMNS)
 
     def nearest(
         self, queries: np.ndarray, k: int, condition: Filter | None = None, exact: bool = False
@@ -322,8 +296,7 @@ class VectorTable:
         return found
 
     def _described(self, search: Any, query: np.ndarray, k: int) -> list[dict[str, Any]]:
-        columns = [name for name in self.table.schema.names if name not in ("state", "thumbnail")]
-        rows = search.select([*columns, "_distance"]).to_arrow()
+        rows = search.select([*self.schema.names, "vector", "_distance"]).to_arrow()
         vectors = matrix(rows["vector"])
         cosines, orders = vectors[:, : self.made_by.width] @ query[: self.made_by.width], vectors @ query
         described = rows.drop_columns(["vector", "_distance"]).to_pylist()
@@ -331,18 +304,17 @@ class VectorTable:
         return [{**described[row], "score": float(cosines[row])} for row in best]
 
 
-def own_schema(width: int) -> pa.Schema:
-    """The columns that every image has."""
+def _new_schema(made_by: ModelName, bias: bool) -> pa.Schema:
+    """The columns that every image has, and whose vectors they are."""
     primary = {"lance-schema:unenforced-primary-key": "true"}
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False, metadata=primary),
-            ("path", pa.string()),
-            ("state", pa.string()),
-            ("thumbnail", pa.binary()),
-            ("vector", pa.list_(pa.float16(), width)),
-        ]
-    )
+    fields = [
+        pa.field("id", pa.string(), nullable=False, metadata=primary),
+        ("path", pa.string()),
+        ("state", pa.string()),
+        ("thumbnail", pa.binary()),
+        ("vector", pa.list_(pa.float16(), made_by.width + bias)),
+    ]
+    return pa.schema(fields, {"hf_customclip": json.dumps({"format": FORMAT, "model": asdict(made_by)})})
 
 
 def with_vectors(rows: pa.Table, vectors: np.ndarray) -> pa.Table:

@@ -20,6 +20,7 @@ PATHS = (
     ("data", "captions_file"),
     ("data", "karpathy_file"),
     ("training", "teacher"),
+    ("training", "unpaired_images"),
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..data.pairs import TEACHER
+from ..data.pairs import TEACHER, UNPAIRED
 from ..features.cache import check_still_frozen
 from ..modeling.losses_custom_clip import nested_loss
 from .distillation import distillation_loss
@@ -39,13 +39,15 @@ class ContrastiveStep:
         """The contrastive loss over the pairs of all processes if `gather_negatives`, and the model's outputs."""
         check_still_frozen(self.trainer.model, inputs)
         inputs, teacher = _without_teacher(inputs)
-        if self._is_alone():
+        pairs = len(_first_rows(inputs))
+        inputs, teacher = _with_unpaired(inputs, teacher)
+        if self._is_alone() and len(_first_rows(inputs)) == pairs:
             outputs = model(**inputs, return_loss=True)
             loss = outputs.loss
         else:
             outputs = model(**inputs)
             loss = self._loss_over_processes(
-                outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, _ids(inputs)
+                outputs.image_embeds[:pairs], outputs.text_embeds, outputs.logit_scale, _ids(inputs)
             )
         if teacher:
             loss = loss + self._distillation(
@@ -150,8 +152,20 @@ class ContrastiveStep:
 
 def _without_teacher(inputs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What the model takes, and a teacher's embeddings of the same images and texts, if there is one."""
-    teacher = {name: rows for name, rows in inputs.items() if name in TEACHER}
-    return {name: rows for name, rows in inputs.items() if name not in TEACHER}, teacher
+    teacher = {name: rows for name, rows in inputs.items() if name in TEACHER + UNPAIRED}
+    return {name: rows for name, rows in inputs.items() if name not in teacher}, teacher
+
+
+def _with_unpaired(
+    inputs: dict[str, Any], teacher: dict[str, torch.Tensor]
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Images without captions behind the others, for the model and in the teacher's embeddings."""
+    if UNPAIRED[0] not in teacher:
+        return inputs, teacher
+    features, embeds = (teacher[name] for name in UNPAIRED)
+    images = {"image_features": torch.cat([inputs["image_features"], features])}
+    taught = {TEACHER[0]: torch.cat([teacher[TEACHER[0]], embeds]), TEACHER[1]: teacher[TEACHER[1]]}
+    return inputs | images, taught
 
 
 def _first_rows(inputs: dict[str, Any]) -> torch.Tensor:

@@ -274,6 +274,7 @@ class CustomClipTrainer(Trainer):
             image_transform=self.image_transform,
             views=self.args.image_views,
             teacher=self.args.teacher,
+            unpaired_images=self.args.unpaired_images,
         )
 
     def _start_heads(self) -> None:

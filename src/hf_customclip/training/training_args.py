@@ -118,6 +118,13 @@ class CustomClipTrainingArguments(TrainingArguments):
     distillation_weight: float = field(
         default=0.3, metadata={"help": "Weight of the teacher's loss; the contrastive loss has 1."}
     )
+    unpaired_images: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of images without captions: every batch gets as many of them as it has images, for the "
+            "teacher's loss alone. null for none."
+        },
+    )
     hubness_bank_size: int = field(
         default=4000,
         metadata={
@@ -224,6 +231,10 @@ class CustomClipTrainingArguments(TrainingArguments):
         if self.teacher is not None and self.method == "closed_form":
             raise ValueError(
                 "teacher has no effect with method='closed_form', which takes no steps of training."
+            )
+        if self.unpaired_images is not None and (self.teacher is None or self.gradient_cache_chunk_size):
+            raise ValueError(
+                "unpaired_images are for a teacher's loss: name a teacher, and leave gradient_cache_chunk_size unset."
             )
         if self.head_init is not None:
             _check_choice("head_init", self.head_init, HEAD_INITS)
