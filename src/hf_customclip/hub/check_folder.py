@@ -102,15 +102,12 @@ def _shard(path: Path, expected: set[str]) -> Iterator[str]:
 
 
 def _configs(folder: Path) -> Iterator[str]:
+    config = _json(folder / "config.json")
     if not (folder / "config.json").is_file():
         yield "config.json is missing"
-        return
-    config = _json(folder / "config.json")
-    if not config:
+    elif not config:
         yield "config.json is not a JSON object"
-        return
-    missing = [name for name in REQUIRED_AUTO_CLASSES if name not in config.get("auto_map", {})]
-    if missing:
+    elif missing := [name for name in REQUIRED_AUTO_CLASSES if name not in config.get("auto_map", {})]:
         yield f"config.json's auto_map lacks {', '.join(missing)}; save the model again with save_pretrained"
 
 

@@ -82,7 +82,6 @@ def write_model_card(
 
     folder = Path(folder)
     config = CustomClipConfig.from_pretrained(folder)
-    trained, total = count_parameters(read_headers(weight_files(folder)), config.to_dict())
     if log_history is None:
         log_history = (read_json(folder / "trainer_state.json") or {}).get("log_history", [])
     if arguments is None:
@@ -99,7 +98,7 @@ def write_model_card(
         repo_id,
         data=data,
         license=license or arguments.get("license"),
-        parameters=(trained, total),
+        parameters=count_parameters(read_headers(weight_files(folder)), config.to_dict()),
         tower_licenses=_hub_licenses((config.vision_name, config.text_name), api) if api else None,
         settings=training_settings(arguments),
         log_history=log_history,

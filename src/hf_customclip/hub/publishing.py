@@ -58,7 +58,7 @@ class Publisher:
 
     def prepare_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository, or find out before training that it cannot be published to."""
-        if not self._is_main():
+        if not self.trainer.is_world_process_zero():
             return
         name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
         private = private if private is not None else self.args.hub_private_repo
@@ -101,7 +101,7 @@ class Publisher:
         if self.trainer.hub_model_id is None:
             self.prepare_repo(token, private)
         self.trainer.save_model(_internal_call=True)
-        if not self._is_main():
+        if not self.trainer.is_world_process_zero():
             return None
         self.trainer.create_model_card(**card)
         self.trainer._finish_current_push()
@@ -121,11 +121,11 @@ class Publisher:
         Args:
             dataset: a Hub id, where `data_description` does not say more.
         """
-        if self._is_main():
+        if self.trainer.is_world_process_zero():
             self._write_card(Path(self.args.output_dir), license, dataset)
 
     def push_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self._is_main() or self.args.hub_strategy == HubStrategy.END:
+        if not self.trainer.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         self._saved_step = self.trainer.state.global_step
         busy = self.trainer.push_in_progress is not None and not self.trainer.push_in_progress.is_done()
@@ -139,9 +139,6 @@ class Publisher:
         self._follow([*(self.trainer.push_in_progress.jobs if busy else ()), future])
 
     # ---- Parts ----
-
-    def _is_main(self) -> bool:
-        return bool(self.trainer.is_world_process_zero())
 
     def _announce(self) -> None:
         self.trainer.callback_handler.on_push_begin(self.args, self.trainer.state, self.trainer.control)

@@ -70,11 +70,7 @@ def open_source(images: Images) -> Source:
             return _of_folder(folder)
         images = [images]
     paths = {os.fspath(path): os.path.abspath(path) for path in images}
-    return _of_files(list(paths), list(paths.values()))
-
-
-def _of_files(ids: list[str], paths: list[str]) -> Source:
-    return Source(_rows(ids, paths, map(file_state, paths)), paths)
+    return _source(list(paths), paths.values(), map(file_state, paths.values()), list(paths.values()))
 
 
 def _of_folder(folder: Path) -> Source:
@@ -83,14 +79,12 @@ def _of_folder(folder: Path) -> Source:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"The folder {str(folder)!r} holds no images ({known}).")
     ids = [Path(path).relative_to(listing.root).as_posix() for path in listing.images]
-    found = _of_files(ids, listing.images)
     file = next((folder / name for name in METADATA_FILES if (folder / name).is_file()), None)
-    if file is None:
-        return found
-    return Source(_with_metadata(found.rows, _metadata_of(file, found.rows["id"])), found.images)
+    metadata = None if file is None else _metadata_of(file, pa.array(ids))
+    return _source(ids, listing.images, map(file_state, listing.images), listing.images, metadata)
 
 
-def _metadata_of(file: Path, ids: pa.ChunkedArray) -> pa.Table:
+def _metadata_of(file: Path, ids: pa.Array) -> pa.Table:
     """The columns of a metadata file, a row for each image, null for images that it does not name."""
     try:
         table = METADATA_FILES[file.name](file)
@@ -118,8 +112,7 @@ def _of_dataset(dataset: Dataset) -> Source:
     dataset = dataset.select(first.values())
     images = ImageColumn(dataset)
     stored = images.rows["image"]
-    rows = _rows(list(first), map(_path_of, stored), map(_image_state, stored))
-    return Source(_with_metadata(rows, _metadata(dataset)), images)
+    return _source(list(first), map(_path_of, stored), map(_image_state, stored), images, _metadata(dataset))
 
 
 def _metadata(dataset: Dataset) -> pa.Table:
@@ -139,24 +132,19 @@ def _metadata(dataset: Dataset) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _rows(*columns: Iterable[Any]) -> pa.Table:
-    arrays = [pa.array(list(values), pa.string()) for values in columns]
-    return pa.table(arrays, names=["id", "path", "state"])
-
-
-def _with_metadata(rows: pa.Table, metadata: pa.Table) -> pa.Table:
-    """Rows with their metadata, which is part of their state."""
-    taken = [name for name in metadata.column_names if name in OWN_COLUMNS]
-    if taken:
-        raise ValueError(f"The columns {', '.join(taken)} of the metadata need other names here.")
-    values = metadata.to_pylist() if metadata.num_columns else [{}] * len(rows)
-    states = [
-        f"{state} {digest_of_json(row)}" for state, row in zip(rows["state"].to_pylist(), values, strict=True)
-    ]
-    rows = rows.set_column(rows.column_names.index("state"), "state", pa.array(states, pa.string()))
-    for name in metadata.column_names:
-        rows = rows.append_column(name, metadata[name])
-    return rows
+def _source(
+    ids: list[str], paths: Iterable[Any], states: Iterable[str], images: Any, metadata: pa.Table | None = None
+) -> Source:
+    """With metadata, which are part of an image's state."""
+    names, columns = ["id", "path", "state"], []
+    if metadata is not None:
+        if taken := [name for name in metadata.column_names if name in OWN_COLUMNS]:
+            raise ValueError(f"The columns {', '.join(taken)} of the metadata need other names here.")
+        values = metadata.to_pylist() if metadata.num_columns else [{}] * len(ids)
+        states = [f"{state} {digest_of_json(row)}" for state, row in zip(states, values, strict=True)]
+        names, columns = [*names, *metadata.column_names], metadata.columns
+    own = [pa.array(list(values), pa.string()) for values in (ids, paths, states)]
+    return Source(pa.table([*own, *columns], names=names), images)
 
 
 def file_state(path: str) -> str:

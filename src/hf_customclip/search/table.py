@@ -71,7 +71,7 @@ def check_index(directory: Location) -> None:
 
 
 class VectorTable:
-    """Rows with the columns `OWN_COLUMNS` and metadata, each id once; `create`, `open` or `open_or_create` it.
+    """Rows with the columns `OWN_COLUMNS` and metadata, each id once; `open` or `open_or_create` it.
 
     Args:
         table: LanceDB's.
