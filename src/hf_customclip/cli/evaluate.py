@@ -137,17 +137,10 @@ def compare(
     chance = retrieval_chance(embedded.image_ids, embedded.text_image_ids)
     for note in held_out.notes:
         typer.echo(note, err=True)
+    columns = ("first", "second", "difference", "low", "high")
     rows = [
-        {
-            "metric": name,
-            "by_chance": chance[name],
-            "first": d.first,
-            "second": d.second,
-            "difference": d.difference,
-            "low": d.low,
-            "high": d.high,
-        }
-        for name, d in found.items()
+        {"metric": name, "by_chance": chance[name], **{column: getattr(each, column) for column in columns}}
+        for name, each in found.items()
     ]
     size = f"{len(ranks[0].images)} images, {len(ranks[0].texts)} captions"
     printed.show(
@@ -216,12 +209,8 @@ def _retrieval(
     size = f"{len(ranks.images)} images, {len(ranks.texts)} captions"
     table = f"{size}\n{format_retrieval_table(metrics, chance, intervals)}"
     results = retrieval_eval_results(metrics, **about)
-    metrics |= {
-        "intervals": intervals,
-        "chance": chance,
-        "images": len(ranks.images),
-        "captions": len(ranks.texts),
-    }
+    counts = {"images": len(ranks.images), "captions": len(ranks.texts)}
+    metrics |= {"intervals": intervals, "chance": chance, **counts}
     metrics |= {"trained_on_images": held_out.trained, "near_trained_images": held_out.alike}
     if (bank := HubnessBank.load(model)) is not None:
         ids = embedded.image_ids, embedded.text_image_ids
