@@ -91,6 +91,11 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "vocabulary .* is missing"),
     "no card": (lambda f: (f / "README.md").unlink(), "README.md, the model card, is missing"),
     "bare card": (lambda f: (f / "README.md").write_text("# x\n"), "README.md has no metadata block"),
+    "no folder": (lambda f: f.rename(f.with_name("elsewhere")), "is not a folder"),
+    "three at once": (
+        lambda f: [(f / name).unlink() for name in ("model.safetensors", "tokenizer.json", "README.md")],
+        r"model\.safetensors is missing.*vocabulary.*README\.md",
+    ),
     "bad card": (
         lambda f: (f / "README.md").write_text("---\na: [\n---\n"),
         "README.md's metadata is not valid",
@@ -107,13 +112,6 @@ def test_what_is_missing_is_named(folder: Path, name: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_all_problems_come_at_once(folder: Path) -> None:
-    for name in ("model.safetensors", "tokenizer.json", "README.md"):
-        (folder / name).unlink()
-    with pytest.raises(PublishError, match=r"model\.safetensors is missing.*vocabulary.*README\.md"):
-        check_folder(folder)
-
-
 def test_shards(tmp_path: Path) -> None:
     folder = save_ready(tmp_path, max_shard_size="30KB")
     shards = sorted(folder.glob("model-*.safetensors"))
@@ -125,8 +123,3 @@ def test_shards(tmp_path: Path) -> None:
     missing = rf"{shards[0].name}, named by the index, is missing; {shards[1].name} lacks logit_ghost"
     with pytest.raises(PublishError, match=missing):
         check_folder(folder)
-
-
-def test_not_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(PublishError, match="is not a folder"):
-        check_folder(tmp_path / "nowhere")

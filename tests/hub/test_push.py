@@ -66,12 +66,6 @@ def test_from_shards_to_one_file_and_back(hub: LocalHub, api: HfApi, tmp_path: P
         assert held(hub) == local(folder)
 
 
-def test_multipart_upload(hub: LocalHub, api: HfApi, saved: Path) -> None:
-    hub.multipart_chunk = 10_000
-    push_folder(saved, "alice/m", api=api)
-    assert held(hub) == local(saved) and hub.requests["lfs_put"] > 5
-
-
 def test_branch_and_private_are_made(hub: LocalHub, api: HfApi, saved: Path) -> None:
     push_folder(saved, "alice/m", api=api, revision="dev/a", private=True)
     assert hub.repo("alice/m").private

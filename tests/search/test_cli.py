@@ -155,10 +155,7 @@ def test_embed_writes_parquet(folder, tmp_path, capsys):
             ["search", "{index}", "--image", "nowhere.png"],
             "nowhere.png cannot be read: there is no such file.",
         ),
-        (
-            ["embed", "{model}", "{images}", "vectors.csv"],
-            "'vectors.csv' is no .parquet file",
-        ),
+        (["embed", "{model}", "{images}", "vectors.csv"], "'vectors.csv' is no .parquet file"),
         (["index", "{model}", "nowhere", "{new}"], "There is no folder of images 'nowhere'"),
     ],
 )

@@ -105,11 +105,7 @@ def evaluate(
     metrics = {f"eval_{name}": value for name, value in measured.metrics.items()}
     for note in measured.notes:
         typer.echo(note, err=True)
-    printed.show(
-        table=f"{model} on {data}, {split}: {measured.table}",
-        value=metrics,
-        rows=[flat(metrics)],
-    )
+    printed.show(table=f"{model} on {data}, {split}: {measured.table}", value=metrics, rows=[flat(metrics)])
     if output is not None:
         _write_results(output, metrics, Path(model).name, measured.results)
     if plots is not None:

@@ -14,8 +14,7 @@ import typer
 Model = Annotated[str, typer.Argument(help="A saved folder or a Hub id.")]
 Split = Annotated[str, typer.Option(help="Which split of the data set.")]
 Dim = Annotated[
-    int | None,
-    typer.Option(min=1, help="Cut embeddings to so many first numbers (best if trained for it)."),
+    int | None, typer.Option(min=1, help="Cut embeddings to so many first numbers (best if trained for it).")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images that go through the model at a time.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read images beside this one.")]

@@ -8,10 +8,10 @@ from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Image, IterableDataset
 
+from .part import captions_per_row
 from .preparation import open_rgb
 from .sampler import ImageBatchSampler, ImageItem, NoDuplicatesBatchSampler
 from .shared_captions import GROUP, caption_numbers, number_equal
@@ -68,12 +68,8 @@ class CaptionTable:
 
     def __init__(self, dataset: Dataset) -> None:
         check_columns(dataset)
-        counts = [
-            pc.list_value_length(batch["captions"]).to_numpy(zero_copy_only=False)
-            for batch in dataset.select_columns(["captions"]).with_format("arrow").iter(10_000)
-        ]
-        counts_of_rows = np.concatenate([np.zeros(0, dtype=np.int64), *counts])
-        self.first = np.concatenate([[0], np.cumsum(np.nan_to_num(counts_of_rows))]).astype(np.int64)
+        counts = [count or 0 for count in captions_per_row(dataset)]
+        self.first = np.cumsum([0, *counts], dtype=np.int64)
         ids = np.asarray(dataset.with_format(None)["image_id"][:])
         told = dataset.with_format(None)["languages"] if "languages" in dataset.column_names else None
         self.languages = None if told is None else [language for row in told for language in row]

@@ -10,13 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inference.encode import (
-    DualEncoder,
-    encode_images,
-    encode_texts,
-    encode_tokens,
-    max_text_length,
-)
+from ..inference.encode import DualEncoder, encode_images, encode_texts, encode_tokens, max_text_length
 from .policy import ACTIONS, Category, Policy
 
 ALLOW = "allow"
@@ -92,20 +86,14 @@ class Moderator:
     """
 
     def __init__(
-        self,
-        model: DualEncoder,
-        processor: Any,
-        policy: Policy | str | Path,
-        batch_size: int = 64,
+        self, model: DualEncoder, processor: Any, policy: Policy | str | Path, batch_size: int = 64
     ) -> None:
         self.model, self.processor = model, processor
         self.policy = policy if isinstance(policy, Policy) else Policy.from_file(policy)
         self._references = [self._embed_references(c, batch_size) for c in self.policy.categories]
 
     def check(
-        self,
-        images: Sequence[Any] | None = None,
-        texts: Sequence[str | None] | None = None,
+        self, images: Sequence[Any] | None = None, texts: Sequence[str | None] | None = None
     ) -> list[Verdict]:
         """One batch of items to a verdict for each.
 

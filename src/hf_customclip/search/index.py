@@ -267,12 +267,7 @@ class ImageIndex:
         self, query: list[Query], k: int = ..., *, filter: Filter | None = ..., exact: bool = ...
     ) -> list[list[SearchResult]]: ...
     def search(
-        self,
-        query: Query | list[Query],
-        k: int = 10,
-        *,
-        filter: Filter | None = None,
-        exact: bool = False,
+        self, query: Query | list[Query], k: int = 10, *, filter: Filter | None = None, exact: bool = False
     ) -> list[SearchResult] | list[list[SearchResult]]:
         """The k images nearest to a query, each once, the best first.
 
