@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -36,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from tiny import tiny_dataset, tiny_model, tiny_processor  # noqa: E402
+from tqdm.auto import tqdm  # noqa: E402
 from transformers import TrainerCallback, logging  # noqa: E402
 
 from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments  # noqa: E402
@@ -116,6 +118,8 @@ def start(folder: Path, processes: int, work: Callable[[], None]) -> list[int]:
 def _fork(work: Callable[[], None], rank: int, processes: int, port: int) -> int:
     if child := os.fork():
         return child
+    # Not the bars' lock that is shared with the parent: killed with it in hand, this one would leave it locked.
+    tqdm.set_lock(threading.RLock())
     code = 1
     try:
         if processes > 1:

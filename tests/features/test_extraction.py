@@ -14,6 +14,7 @@ import pickle
 import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import tiny_dataset, tiny_model, tiny_processor
+from tqdm.auto import tqdm
 
 from hf_customclip.data.data_collator import ContrastiveCollator
 from hf_customclip.data.pairs import TrainingDataset
@@ -150,6 +152,8 @@ def test_reduced_precision_is_close_and_half_as_big(tmp_path: Path) -> None:
 
 
 def keep_in_child(folder: Path, dataset: Dataset, threads: int) -> None:
+    # Not the bars' lock that is shared with the parent: killed with it in hand, this process would leave it locked.
+    tqdm.set_lock(threading.RLock())
     torch.set_num_threads(threads)
     keep(folder, dataset)
 

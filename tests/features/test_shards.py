@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,6 +30,7 @@ import torch
 from datasets import Dataset, Image, IterableDataset
 from tiny import tiny_dataset, tiny_model, tiny_processor
 from tiny_training import make_trainer
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
 from hf_customclip import CustomClipTrainer, CustomClipTrainingArguments
@@ -109,6 +111,8 @@ def test_processes_share_out_every_row_once(tmp_path: Path, shards: int, process
 
 
 def extract_in_child(out: str, rank: int) -> None:
+    # Not the bars' lock that is shared with the parent: killed with it in hand, this process would leave it locked.
+    tqdm.set_lock(threading.RLock())
     torch.set_num_threads(1)
     extract(out, stream(240, 12), process_index=rank, num_processes=2)
 

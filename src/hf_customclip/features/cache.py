@@ -16,13 +16,13 @@ from transformers.utils import logging
 
 from ..data.pairs import CaptionTable, RetrievalDataset, TrainingDataset, check_columns
 from ..inference.loading import worker_count
-from ..modeling.freezing_custom_clip import TOWERS, is_trained
+from ..modeling.freezing_custom_clip import TOWERS
 from .cached_rows import CachedRows
 from .extraction import filled, pixel_batch_bytes
 from .items import Captions, Images, data_name, distinct_captions, distinct_images
 from .keys import tower_ingredients, tower_weights_digest
-from .reasons import check_readable, reason_against
-from .shard_folder import DTYPES, FEATURES_OF
+from .reasons import check_readable, not_cached, reason_against
+from .shard_folder import DTYPES
 from .store import FeatureStore, Stored, StoreSpec
 from .teacher import teacher_embeddings, without_captions
 from .tower_pass import TowerPass, feature_width, resolve_precision
@@ -286,24 +286,6 @@ class FeatureCache:
             unreadable=self.unreadable,
             show_progress=self.is_main and self.show_progress,
         )
-
-
-def not_cached(setting: str) -> ValueError:
-    """Of a training argument that asks for the cached features of both towers."""
-    return ValueError(
-        f"{setting} needs the cached features of both towers, and here not both are kept: freeze both, with "
-        "feature_cache='auto' and without image augmentation."
-    )
-
-
-def check_still_frozen(model: Any, inputs: dict[str, Any]) -> None:
-    """Raise ValueError where a tower that has been unfrozen since is fed its cached outputs."""
-    for tower in TOWERS:
-        if FEATURES_OF[tower] in inputs and is_trained(getattr(model, f"{tower}_model")):
-            raise ValueError(
-                f"The {tower} tower was unfrozen after training on its cached outputs had begun, so it would "
-                "not be trained: train with feature_cache='never'."
-            )
 
 
 def _tower_name(model: Any, tower: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 
 from ..data.data_collator import ContrastiveCollator
-from ..modeling.freezing_custom_clip import is_trained
+from ..modeling.freezing_custom_clip import TOWERS, is_trained
 from .keys import has_random_tokens
+from .shard_folder import FEATURES_OF
 
 
 def reason_against(
@@ -30,6 +31,24 @@ def reason_against(
     if tower == "text" and has_random_tokens(collator.processor.tokenizer):
         return "its tokenizer cuts words at random"
     return None
+
+
+def not_cached(setting: str) -> ValueError:
+    """Of a training argument that asks for the cached features of both towers."""
+    return ValueError(
+        f"{setting} needs the cached features of both towers, and here not both are kept: freeze both, with "
+        "feature_cache='auto' and without image augmentation."
+    )
+
+
+def check_still_frozen(model: Any, inputs: dict[str, Any]) -> None:
+    """Raise ValueError where a tower that has been unfrozen since is fed its cached outputs."""
+    for tower in TOWERS:
+        if FEATURES_OF[tower] in inputs and is_trained(getattr(model, f"{tower}_model")):
+            raise ValueError(
+                f"The {tower} tower was unfrozen after training on its cached outputs had begun, so it would "
+                "not be trained: train with feature_cache='never'."
+            )
 
 
 def check_readable(reasons: Collection[str], unreadable: str) -> None:

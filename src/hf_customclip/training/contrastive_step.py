@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..data.pairs import TEACHER, UNPAIRED
-from ..features.cache import check_still_frozen
+from ..features.reasons import check_still_frozen
 from ..modeling.losses_custom_clip import nested_loss
 from .distillation import distillation_loss
 from .distributed import gather_rows, row_counts

@@ -24,7 +24,8 @@ from ..data.pairs import RetrievalDataset, TrainingDataset
 from ..evaluation.corrected import corrected_retrieval_metrics
 from ..evaluation.embedded_dataset import EmbeddedDataset
 from ..evaluation.languages import metrics_by_language
-from ..features.cache import FeatureCache, not_cached
+from ..features.cache import FeatureCache
+from ..features.reasons import not_cached
 from ..features.shard_dataset import FeatureShards
 from ..hub.publishing import Publisher
 from ..inference.hubness import HubnessBank
