@@ -51,10 +51,7 @@ FLICKR = describe_data("umaru97/flickr30k_train_val_test", {"train": 29_000, "va
 
 def config(**fields: object) -> CustomClipConfig:
     names = {"vision_name": "resnet34", "text_name": "distilbert/distilbert-base-multilingual-cased"}
-    made = CustomClipConfig(vision_config={"model_type": "torchvision_backbone"})
-    for name, value in {**names, **fields}.items():
-        setattr(made, name, value)
-    return made
+    return CustomClipConfig(vision_config={"model_type": "torchvision_backbone"}, **{**names, **fields})
 
 
 def full_card() -> ModelCard:

@@ -124,9 +124,8 @@ def test_metadata_that_do_not_fit(made):
 
 def test_a_models_hubness_bank_ranks_words_and_leaves_scores(made, tmp_path):
     data = tiny_dataset(32)
-    images, texts = (torch.from_numpy(encode(*made, values, convert_to="numpy")) for encode, values in (
-        (encode_images, data["image"]), (encode_texts, [captions[0] for captions in data["captions"]])
-    ))  # fmt: skip
+    images = encode_images(*made, data["image"])
+    texts = encode_texts(*made, [captions[0] for captions in data["captions"]])
     for part in made:
         part.save_pretrained(tmp_path / "model")
     HubnessBank(images, texts).save(tmp_path / "model")
@@ -170,11 +169,8 @@ def test_saved_and_loaded_answers_the_same(made, tmp_path):
     assert copy.search(queries, 40) != index.search(queries, 40) and len(index) == 31 == len(copy) + 1
 
 
-def test_the_index_knows_where_its_model_is(made, tmp_path):
-    for part in made:
-        part.save_pretrained(tmp_path / "model")
-    model = type(made[0]).from_pretrained(tmp_path / "model")
-    index = ImageIndex.build(model, made[1], tiny_dataset(4), directory=tmp_path / "index")
+def test_the_index_knows_where_its_model_is(made, saved_model, tmp_path):
+    index = ImageIndex.build(*load_model(saved_model), tiny_dataset(4), directory=tmp_path / "index")
     assert ImageIndex.load(tmp_path / "index").search("red") == index.search("red")
     ImageIndex.build(*made, tiny_dataset(4)).save(tmp_path / "nameless")
     with pytest.raises(ValueError, match="made by a model that had not been saved: pass model and processor"):
@@ -284,13 +280,10 @@ def test_parquet_is_cached_up_to_date(made, seen, tmp_path):
         embed_to_parquet(*made, data, tmp_path / "other.parquet")
 
 
-def test_an_index_of_cut_embeddings(made, tmp_path):
+def test_an_index_of_cut_embeddings(made, saved_model, tmp_path):
     """A model's `truncate_dim` is the width of its index, which asks queries of the same width when loaded."""
-    for part in made:
-        part.save_pretrained(tmp_path / "model")
-    model, processor = load_model(tmp_path / "model", truncate_dim=6)
-    images = tiny_dataset(8)
-    index = ImageIndex.build(model, processor, images, directory=tmp_path / "index")
+    images, cut = tiny_dataset(8), load_model(saved_model, truncate_dim=6)
+    index = ImageIndex.build(*cut, images, directory=tmp_path / "index")
     whole = encode_images(*made, images["image"][:]), encode_texts(*made, ["red"])
     vectors, query = (F.normalize(embeds[:, :6], dim=-1) for embeds in whole)
     scores = (vectors @ query.T)[:, 0]
@@ -301,4 +294,4 @@ def test_an_index_of_cut_embeddings(made, tmp_path):
     with pytest.raises(ValueError, match=r"6 numbers.* 16.*--dim"):
         ImageIndex.load(tmp_path / "index", *made)
     with pytest.raises(ValueError, match="from 1 to 16"):
-        load_model(tmp_path / "model", truncate_dim=17)
+        load_model(saved_model, truncate_dim=17)

@@ -4,7 +4,7 @@ brought up to date, and never doubled; with storage options or the usual environ
 import pytest
 from tiny import tiny_dataset
 
-from hf_customclip import ImageIndex
+from hf_customclip import ImageIndex, load_model
 from hf_customclip.cli import main
 
 pytest.importorskip("lancedb")
@@ -33,7 +33,7 @@ def options():
 
 
 @pytest.mark.slow
-def test_an_index_in_object_storage(made, seen, options, tmp_path, monkeypatch, capsys):
+def test_an_index_in_object_storage(made, saved_model, seen, options, tmp_path, monkeypatch, capsys):
     data = tiny_dataset(16).add_column("year", list(range(2000, 2016)))
     with pytest.raises(FileNotFoundError, match="There is no index in 's3://shop/index'"):
         ImageIndex.load(WHERE, *made, storage_options=options)
@@ -47,12 +47,9 @@ def test_an_index_in_object_storage(made, seen, options, tmp_path, monkeypatch, 
     index.save(tmp_path / "here")
     assert ImageIndex.load(tmp_path / "here", *made).search("red", 20) == right.search("red", 20)
 
-    for part in made:
-        part.save_pretrained(tmp_path / "model")
     for name, value in options.items():
         monkeypatch.setenv(name.upper(), value)
-    model = type(made[0]).from_pretrained(tmp_path / "model")
-    ImageIndex.build(model, made[1], data, directory="s3://shop/named")
+    ImageIndex.build(*load_model(saved_model), data, directory="s3://shop/named")
     with pytest.raises(SystemExit) as stopped:
         main(["search", "s3://shop/named", "red", "-k", "3"])
     assert not stopped.value.code and len(capsys.readouterr().out.splitlines()) == 3
