@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 from interpreters import run_python
 
+from .folders import save_ready
 from .server import LocalHub
 
 WRITE, READ, STRANGER = "hf_alice_write", "hf_alice_read", "hf_bob_write"
@@ -33,6 +34,12 @@ def api(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> HfApi:
     """Alice's client in this process. Plain LFS, which the test Hub speaks."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     return HfApi(endpoint=hub.endpoint, token=WRITE)
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is ready to publish."""
+    return save_ready(tmp_path_factory.mktemp("saved"))
 
 
 @pytest.fixture

@@ -60,11 +60,6 @@ def name(fault: Fault) -> str:
 
 
 @pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_ready(tmp_path_factory.mktemp("old"))
-
-
-@pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_ready(tmp_path_factory.mktemp("new"), seed=1)
     (folder / "README.md").write_text((folder / "README.md").read_text() + "\nBetter than before.\n")
@@ -77,10 +72,10 @@ def kept() -> HubStore:
 
 
 @pytest.fixture
-def published(hub: LocalHub, api: HfApi, old: Path, kept: HubStore) -> HubStore:
+def published(hub: LocalHub, api: HfApi, saved: Path, kept: HubStore) -> HubStore:
     """A Hub that holds the old model; pushed once for all tests, then copied."""
     if not kept.repos:
-        push_folder(old, "alice/m", api=api)
+        push_folder(saved, "alice/m", api=api)
         kept.repos, kept.lfs = copy.deepcopy(hub.store.repos), dict(hub.store.lfs)
         hub.faults.clear()
     hub.store.repos, hub.store.lfs = copy.deepcopy(kept.repos), dict(kept.lfs)
@@ -116,7 +111,7 @@ def test_no_fault_half_publishes(
     hub: LocalHub,
     api: HfApi,
     published: HubStore,
-    old: Path,
+    saved: Path,
     new: Path,
     fault: Fault,
     expected: str,
@@ -127,12 +122,12 @@ def test_no_fault_half_publishes(
         hub.store.repos, hub.store.lfs = {}, {}
     before = hub.repo("alice/m").branches["main"] if hub.store.repos else None
     hub.faults.add(copy.copy(fault))
-    seen = outcome(hub, api, local(old), new)
+    seen = outcome(hub, api, local(saved), new)
     record_property("push", f"{name(fault)} | {seen}")
     assert hub.faults.hits, "the fault never struck"
     assert seen == expected
     if before:
-        assert held(hub, revision=before) == local(old), "the previous revision was touched"
+        assert held(hub, revision=before) == local(saved), "the previous revision was touched"
 
     hub.faults.clear()
     push_folder(new, "alice/m", api=api)
@@ -140,9 +135,9 @@ def test_no_fault_half_publishes(
 
 
 @pytest.mark.usefixtures("short_waits")
-def test_another_commit_in_between_is_not_mixed_in(hub: LocalHub, api: HfApi, old: Path, new: Path) -> None:
+def test_another_commit_in_between_is_not_mixed_in(hub: LocalHub, api: HfApi, saved: Path, new: Path) -> None:
     """Commits land after this push looked: its first try is refused (412), the next one is complete."""
-    push_folder(old, "alice/m", api=api)
+    push_folder(saved, "alice/m", api=api)
     original = api.create_commit
     others = [CommitOperationAdd(name, b"other") for name in ("config.json", "NOTES.txt")]
 

@@ -44,10 +44,9 @@ def encoded(image: Image.Image, format: str = "PNG") -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = save_ready(tmp_path_factory.mktemp("served"))
-    add_serving_files(folder)
-    return folder
+def folder(saved: Path) -> Path:
+    add_serving_files(saved)
+    return saved
 
 
 @pytest.fixture(scope="module")

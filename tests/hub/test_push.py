@@ -25,11 +25,6 @@ from .server import LocalHub
 READING = "the token of alice may only read; make one that may write"
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_ready(tmp_path_factory.mktemp("model"))
-
-
 def test_the_folder_arrives_in_one_commit(hub: LocalHub, api: HfApi, saved: Path) -> None:
     result = push_folder(saved, "alice/m", api=api, commit_message="Epoch 3")
     assert held(hub) == local(saved)
