@@ -153,7 +153,7 @@ def _write_graph(
     except Exception as error:  # the exporter raises almost anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
-            f"torch {torch.__version__} cannot export {file.stem} to ONNX (2.15 and later are tested): {reason}"
+            f"torch {torch.__version__} cannot export {file.stem} to ONNX (2.14 and later are tested): {reason}"
         ) from error
     assert program is not None
     values = {

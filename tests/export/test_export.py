@@ -18,7 +18,7 @@ from hf_customclip.inference.hubness import HubnessBank
 
 ort = pytest.importorskip("onnxruntime", reason="the export extra is not installed")
 pytest.importorskip("onnxscript", reason="the export extra is not installed")
-pytest.importorskip("torch", minversion="2.14", reason="graphs are exported by torch 2.15 and later")
+pytest.importorskip("torch", minversion="2.14", reason="graphs are exported by torch 2.14 and later")
 
 TEXTS = ["red", "a large red square on white", "this is a photo of the small blue circle , grey behind it"]
 

@@ -68,6 +68,7 @@ def test_search_in_a_process_of_its_own(folder):
 
 def test_a_stored_text_encoder_answers_without_torch(folder, capsys):
     pytest.importorskip("onnxscript")
+    pytest.importorskip("torch", minversion="2.14", reason="older ones do not export text towers")
     code, _, _ = run(capsys, "index", folder / "model", folder / "images", folder / "fast", "--text-encoder")
     assert code == 1, "one image cannot be read"
     code = """
