@@ -36,7 +36,7 @@ PARTS = (
     ("default, pooled outputs alone", POOLED, {}),
     ("default, mirror images not averaged", {"average_mirrored": False}, {}),
     ("default, features not dropped", {"feature_dropout": 0.0}, {}),
-    ("default, features not standardised", {"standardize_features": False}, {}),
+    ("default, features standardised", {"standardize_features": True}, {}),
     ("default, heads start at random", {}, {"head_init": None}),
     ("default, weights not averaged", {}, {"ema_decay": None}),
     ("default, batches of pairs", {}, {"batch_of": "pairs"}),

@@ -15,7 +15,7 @@ def made(text, **options):
 
 def test_the_recipe_where_nothing_is_said(tmp_path, caplog):
     config = made(tiny_text_tower("bert", tmp_path)).config
-    assert config.standardize_features and config.average_mirrored and config.feature_dropout == 0.5
+    assert not config.standardize_features and config.average_mirrored and config.feature_dropout == 0.5
     assert config.vision_feature_layers and config.text_feature_layers == [0, 1]
     assert config.vision_feature_poolings == ["max"] and config.text_feature_poolings == ["max", "cls"]
     assert config.text_pooling == "mean" and "text_pooling='mean'" in caplog.text
@@ -33,4 +33,4 @@ def test_the_text_towers_own_pooling_file(tmp_path, pooling):
 
 def test_trained_towers_get_plain_heads(tmp_path):
     config = made(tiny_text_tower("bert", tmp_path), freeze_text=False).config
-    assert not config.standardize_features and not config.vision_feature_layers
+    assert not config.average_mirrored and not config.vision_feature_layers

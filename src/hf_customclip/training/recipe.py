@@ -24,7 +24,6 @@ MEASURED_HEADS: dict[str, Any] = {
     "vision_feature_poolings": "auto",
     "text_feature_poolings": "auto",
     "average_mirrored": True,
-    "standardize_features": True,
     "feature_dropout": 0.5,
 }
 
