@@ -33,6 +33,11 @@ hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")  # or --hypothesis-profile default, for examples drawn anew
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker is left with them alone in the end."""
+    items.sort(key=lambda item: "docs" not in item.path.parts)
+
+
 @pytest.fixture(autouse=True)
 def _online_for_the_test_hub(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
