@@ -44,8 +44,8 @@ RUNS = (
     ("default", {}, {}, {}),
     *((name, model, {}, training) for name, model, training in PARTS),
     (
-        "best: whole images, four views, a bank of 6,000, features standardised",
-        {"standardize_features": True},
+        "best: whole images, four views, a bank of 6,000, 1,024 wide, features standardised",
+        {"projection_dim": 1024, "standardize_features": True},
         WHOLE_IMAGE,
         BEST_TRAINING,
     ),
