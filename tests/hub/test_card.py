@@ -315,7 +315,10 @@ def test_a_teacher_is_named_as_extra_supervision(tmp_path: Path) -> None:
     folder = save_ready(tmp_path / "model")
     card = write_model_card(folder, "someone/model", arguments=arguments).read_text()
     assert re.search(r"Extra supervision:.*`big-one`", card) and str(tmp_path) not in card
-    assert "| weight of the teacher's loss | 2.0 |" in card
+    assert "| weight of the teacher's loss | 2.0 |" in card and "images without captions" not in card
+    arguments["unpaired_images"] = "more"
+    card = write_model_card(folder, "someone/model", arguments=arguments).read_text()
+    assert card.count("images without captions") == 2, "as supervision, and in what the model has seen"
     card = write_model_card(folder, "a/b", arguments={"teacher": "openai/clip-vit-base-patch32"}).read_text()
     assert "`openai/clip-vit-base-patch32`" in card
 

@@ -104,6 +104,7 @@ def write_model_card(
         log_history=log_history,
         images={name: file for name, file in IMAGES.items() if (folder / file).is_file()},
         teacher=teacher and (hub_id_of(teacher) or Path(teacher).name),
+        unpaired_images=bool(arguments.get("unpaired_images")),
         results=[*measured, *(result for result in logged if result.split not in known)],
     )
     return write_text(folder / "README.md", str(card))
@@ -121,6 +122,7 @@ def render_model_card(
     log_history: Sequence[Mapping[str, float]] = (),
     images: Mapping[str, str] | None = None,
     teacher: str | None = None,
+    unpaired_images: bool = False,
     results: Sequence[RetrievalResult] = (),
 ) -> ModelCard:
     """Render `model_card.md` for a model.
@@ -135,6 +137,7 @@ def render_model_card(
         log_history: `trainer.state.log_history`.
         images: paths, relative to the card, of the curves of "training" and of a few "retrieval" results.
         teacher: whose similarities were soft targets in training.
+        unpaired_images: whether it told them of images without captions too.
         results: measured retrieval; feeds the `model-index` too.
     """
     return ModelCard.from_template(
@@ -149,6 +152,7 @@ def render_model_card(
         settings={name: _cell(value) for name, value in (settings or {}).items()},
         images=images or {},
         teacher=teacher,
+        unpaired_images=unpaired_images,
         history=_history(log_history),
         results=results,
         languages=", ".join(LANGUAGE_NAMES.get(code, code) for code in data.languages) if data else "",
