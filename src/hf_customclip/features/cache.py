@@ -128,13 +128,13 @@ class FeatureCache:
             if len(found.features) < len(TOWERS):
                 raise not_cached(f"teacher={teacher!r}")
             used = None if captions_per_image is None else found.table.first_captions(captions_per_image)
-            unpaired = None if unpaired_images is None else without_captions(unpaired_images)
-            if unpaired is not None:
-                unpaired, rows = self._images(model, unpaired, collator)
-                found.unpaired.append(rows)
-            embeds = teacher_embeddings(self, teacher, found.dataset, used, unpaired)
-            found.teacher.extend(embeds[:2])
-            found.unpaired.extend(embeds[2:])
+            others, features = None, []
+            if unpaired_images is not None:
+                others, rows = self._images(model, without_captions(unpaired_images), collator)
+                features = [rows]
+            images, texts, *of_others = teacher_embeddings(self, teacher, found.dataset, used, others)
+            found.teacher.extend([images, texts])
+            found.unpaired.extend([*features, *of_others])
         return TrainingDataset(
             found.dataset,
             found.table,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, Image, List, Value
+from datasets import Dataset
 
 from ..data.folders import list_folder
+from ..data.part import FEATURES
 from ..inference.encode import encode_pixels, encode_texts, encode_tokens, max_text_length
 from ..inference.load_model import load_model
 from .cached_rows import CachedRows
@@ -30,9 +31,8 @@ def without_captions(folder: str) -> Dataset:
     images = list_folder(folder).images
     if not images:
         raise ValueError(f"unpaired_images={folder!r} holds no images.")
-    features = Features({"image": Image(), "captions": List(Value("string")), "image_id": Value("string")})
     columns = {"image": images, "captions": [[] for _ in images], "image_id": images}
-    return Dataset.from_dict(columns, features=features)
+    return Dataset.from_dict(columns, features=FEATURES)
 
 
 class TeacherPass:

@@ -58,7 +58,8 @@ def train_approximate(
     Args:
         width: of the vectors, without a bias.
         compression: how the index holds vectors: "int8", "binary" or "none".
-        captions: vectors to ask with, as wide as the column; at most `CALIBRATION_QUERIES` of them are used.
+        captions: vectors to ask with, as wide as the column, of which `CALIBRATION_QUERIES` are drawn; fewer are not
+            used.
     """
     from lancedb import index
 
