@@ -107,6 +107,11 @@ def test_without_a_hub_one_line_names_the_sample(tmp_path):
     told = [line for line in done.stderr.splitlines() if "Hub cannot be reached" in line]
     assert len(told) == 1 and "The bundled sample needs no Hub" in told[0]
     assert "Retrying" not in done.stderr
+    wrong = ["--config", "examples/configs/flickr30k.yaml", "training.num_train_epochs=abc"]
+    done = run_python(code, *wrong, cwd=ROOT, env=os.environ | nobody)
+    assert "'abc'" in done.stderr and "bundled sample" not in done.stderr, (
+        "that has nothing to do with the Hub"
+    )
 
 
 def test_inspect_with_columns_and_folders_named_by_hand(tmp_path, images, run):

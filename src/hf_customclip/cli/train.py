@@ -40,8 +40,8 @@ def train(
     try:
         run_training(loaded)
     except (ValueError, OSError) as error:
-        if not offline:
-            raise
+        if not offline or not (isinstance(error, OSError) or "Hub" in str(error)):
+            raise  # a mistake in the configuration is no matter of the Hub
         raise ValueError(
             f"{error} The bundled sample needs no Hub: accelerate launch examples/train.py"
         ) from error
